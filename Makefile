@@ -1,0 +1,64 @@
+# One table of commands. `make help` prints it; the README says what each is for.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-fast bench cluster-up cluster-down cluster-env images lint format lock manifests
+
+VENV := .venv
+PY := $(VENV)/bin/python
+CLUSTER ?= native
+export CLUSTER
+
+help: ## this table
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+venv: $(VENV)/.stamp ## .venv with everything from the locks
+$(VENV)/.stamp: requirements/dev.txt
+	@echo "venv: installing requirements/dev.txt"
+	@python3 -m venv --clear $(VENV)
+	@grep -oE '^uv==[^ ]+' $< | xargs $(PY) -m pip install --quiet --disable-pip-version-check
+	@$(VENV)/bin/uv pip install --quiet --system-certs --python $(PY) --require-hashes -r $<
+	@touch $@
+
+demo: venv ## a cluster, the chart, the two example files, and the panda ranked first (MODEL=org/name for another model)
+	@$(PY) -m dev.demo $(if $(MODEL),--model $(MODEL))
+
+test: lint ## everything that must hold
+	@$(PY) -m pytest tests
+
+test-fast: lint ## what needs no cluster
+	@$(PY) -m pytest tests --ignore=tests/apiserver --ignore=tests/cluster
+
+lint: venv ## format, lint, types, import rules
+	@$(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy api/rerank_api gateway/rerank_gateway operator/rerank_operator runtime/rerank_runtime dev tests
+	@$(VENV)/bin/lint-imports --no-cache > /tmp/rerank-imports.$$PPID 2>&1 || { cat /tmp/rerank-imports.$$PPID; exit 1; }
+
+format: venv ## rewrite the code in the house format
+	@$(VENV)/bin/ruff format --quiet . && $(VENV)/bin/ruff check --quiet --fix .
+
+bench: venv ## the benchmarks; writes bench/RESULTS.md
+	@$(PY) -m bench
+
+cluster-up: ## the one-node cluster by itself
+	@python3 -m dev.cluster up
+
+cluster-down: ## stop it and leave nothing behind
+	@python3 -m dev.cluster down
+
+cluster-env: ## eval "$(make -s cluster-env)" points kubectl at it
+	@python3 -m dev.cluster env
+
+images: ## build the images from the tree and load them into the cluster
+	@python3 -m dev.cluster images
+
+manifests: venv ## render manifests/install.yaml from the chart
+	@$(PY) -m manifests.render
+
+# Hash-pinned and naming no index: they install from any index or mirror.
+UV_COMPILE := $(VENV)/bin/uv pip compile --system-certs --quiet --generate-hashes --no-header --python-version 3.11 --universal
+lock: ## rewrite requirements/*.txt from pyproject.toml
+	@test -x $(VENV)/bin/uv || { python3 -m venv $(VENV) && $(PY) -m pip install --quiet uv; }
+	$(UV_COMPILE) --extra operator -o requirements/operator.txt pyproject.toml
+	$(UV_COMPILE) --extra gateway -o requirements/gateway.txt pyproject.toml
+	$(UV_COMPILE) --extra operator --extra gateway --extra runtime --group dev -o requirements/dev.txt pyproject.toml
+	$(UV_COMPILE) --override requirements/runtime-cpu.overrides -o requirements/runtime-cpu.txt requirements/runtime-cpu.in

@@ -1,0 +1,1 @@
+"""The resources of rerank.dev/v1alpha1 as plain Python: models, names, keys. Needs pydantic alone."""

@@ -1,0 +1,40 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rerank_api.model_deployment import ModelDeployment
+
+HUB = {"huggingFace": {"repo": "org/name"}}
+CLAIM = {"persistentVolumeClaim": {"claimName": "weights"}}
+
+
+def deployment(model: dict[str, Any], **spec: Any) -> ModelDeployment:
+    return ModelDeployment.parse(
+        {"metadata": {"name": "minilm", "namespace": "default"}, "spec": {"model": model, **spec}}
+    )
+
+
+@pytest.mark.parametrize("model", [{}, HUB | CLAIM])
+def test_exactly_one_source(model: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"spec\.model: set exactly one"):
+        deployment(model)
+
+
+@pytest.mark.parametrize(
+    "repo", ["name", "/name", "org/", "org/name/more", "../name", "https://host/name", "org/na me"]
+)
+def test_a_repository_is_org_and_name(repo: str) -> None:
+    with pytest.raises(ValidationError, match="repo"):
+        deployment({"huggingFace": {"repo": repo}})
+
+
+@pytest.mark.parametrize("endpoint", ["hub", "ftp://host", "http://user:pw@host", "http://host?q=1"])
+def test_an_endpoint_is_a_plain_url(endpoint: str) -> None:
+    with pytest.raises(ValidationError, match="endpoint"):
+        deployment({"huggingFace": {"repo": "org/name", "endpoint": endpoint}})
+
+
+def test_a_model_answers_to_its_name_then_aliases_then_repository() -> None:
+    assert deployment(HUB, aliases=["a", "b"]).names == ("minilm", "a", "b", "org/name")
+    assert deployment(CLAIM).names == ("minilm",)
