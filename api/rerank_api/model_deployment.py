@@ -2,13 +2,17 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rerank_api.conditions import Condition
 from rerank_api.resource import Resource, SpecModel, StatusModel
 
 Phase = Literal["Pending", "Downloading", "Starting", "Verifying", "Ready", "Degraded", "Idle", "Failed"]
 ScoringMethod = Literal["Auto", "CrossEncoder", "Cosine"]
+
+
+# A Kubernetes quantity: the API server keeps `cpu: 2` a number and `cpu: 500m` a string.
+Quantity = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 
 
 class SecretKeyReference(SpecModel):
@@ -54,7 +58,7 @@ class ModelSource(SpecModel):
 class GpuResources(SpecModel):
     """GPUs of one replica. `count` 0 runs the model on the CPU."""
 
-    count: Annotated[int, Field(ge=0, le=16)] = 1
+    count: Annotated[int, Field(ge=0, le=1)] = 1
     resource_name: str = "nvidia.com/gpu"
 
 
@@ -62,8 +66,8 @@ class Resources(SpecModel):
     """What one replica asks the scheduler for: Kubernetes quantities."""
 
     gpu: GpuResources = GpuResources()
-    cpu: str = "1"
-    memory: str = "8Gi"
+    cpu: Quantity = "1"
+    memory: Quantity = "8Gi"
 
 
 class Scheduling(SpecModel):
@@ -119,14 +123,14 @@ class DownloadStatus(StatusModel):
 
 
 class ModelDeploymentStatus(StatusModel):
-    """The state that the operator observed."""
+    """The state that the operator observed. `ready` is "1/2": ready of wanted replicas, for a column."""
 
     observed_generation: int = 0
     phase: Phase | None = None
     conditions: list[Condition] = []
     replicas: int = 0
     ready_replicas: int = 0
-    ready: str | None = None
+    ready: str = ""
     selector: str = ""
     model: ModelStatus | None = None
     download: DownloadStatus | None = None
