@@ -1,0 +1,70 @@
+"""Writes what is derived from `crds/` and the chart: the chart's CRD copies and `manifests/install.yaml`.
+
+Run by `make manifests`, from the root of the repository.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from dev.cluster.binaries import binaries
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "charts" / "rerank-operator"
+CRDS = ROOT / "crds"
+CRD_COPIES = CHART / "files" / "crds"
+INSTALL = ROOT / "manifests" / "install.yaml"
+NAMESPACE = "rerank-system"
+
+HEADER = f"""\
+# The whole product, for `kubectl apply --server-side -f manifests/install.yaml`. Rendered from
+# charts/rerank-operator with its default values by `make manifests`; change the chart, not this file.
+---
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {NAMESPACE}
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+    pod-security.kubernetes.io/warn: restricted
+    pod-security.kubernetes.io/audit: restricted
+"""
+
+
+def helm_path() -> Path:
+    """The helm program: `$HELM`, the one on PATH, or the one that the test cluster is made with."""
+    named = os.environ.get("HELM") or shutil.which("helm")
+    return Path(named) if named else binaries() / "helm"
+
+
+def copy_crds() -> None:
+    """Make the chart's CRDs what `crds/` holds, file for file."""
+    CRD_COPIES.mkdir(parents=True, exist_ok=True)
+    wanted = {path.name: path.read_bytes() for path in CRDS.glob("*.yaml")}
+    for stale in CRD_COPIES.glob("*.yaml"):
+        if stale.name not in wanted:
+            stale.unlink()
+    for name, content in wanted.items():
+        (CRD_COPIES / name).write_bytes(content)
+
+
+def install_yaml(helm: Path) -> str:
+    """The text of `manifests/install.yaml`: a namespace, then the chart with its default values."""
+    rendered = subprocess.run(  # noqa: S603 - helm with fixed arguments
+        [helm, "template", "rerank-operator", CHART, "--namespace", NAMESPACE],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    return HEADER + rendered
+
+
+def main() -> None:
+    """Render everything."""
+    copy_crds()
+    INSTALL.write_text(install_yaml(helm_path()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

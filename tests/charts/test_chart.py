@@ -1,0 +1,309 @@
+"""What the chart makes."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manifests.render import CHART, CRD_COPIES, CRDS, INSTALL, NAMESPACE, install_yaml
+from tests.charts.pod_security import pod_specs, violations
+
+Objects = list[dict[str, Any]]
+Render = Callable[..., Objects]
+
+PROGRAMS = ("rerank-operator", "rerank-gateway")
+USER_ROLES = {"rerank-view", "rerank-edit"}
+
+
+def one(objects: Objects, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
+    (found,) = [
+        item
+        for item in objects
+        if item["kind"] == kind
+        and item["metadata"]["name"] == name
+        and namespace in (None, item["metadata"].get("namespace"))
+    ]
+    return found
+
+
+def pod(objects: Objects, name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = one(objects, "Deployment", name)["spec"]["template"]["spec"]
+    return spec
+
+
+def container(objects: Objects, name: str) -> dict[str, Any]:
+    (only,) = pod(objects, name)["containers"]
+    return dict(only)
+
+
+def env(objects: Objects, name: str) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in container(objects, name)["env"] if "value" in item}
+
+
+def rules_of(objects: Objects) -> list[tuple[str, dict[str, Any]]]:
+    """Every rule that a workload of ours is given, with its role."""
+    return [
+        (f"{item['kind']}/{item['metadata']['name']}", rule)
+        for item in objects
+        if item["kind"] in ("Role", "ClusterRole") and item["metadata"]["name"] not in USER_ROLES
+        for rule in item["rules"]
+    ]
+
+
+def test_lint(helm: Path) -> None:
+    result = subprocess.run([helm, "lint", "--strict", CHART], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_names_are_fixed(objects: Objects) -> None:
+    assert one(objects, "Service", "rerank-gateway")["spec"]["ports"] == [
+        {"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"}
+    ]
+    assert {item["metadata"]["name"] for item in objects if item["kind"] == "Deployment"} == {
+        "rerank-operator",
+        "rerank-gateway",
+    }
+
+
+def test_every_object_has_the_standard_labels(objects: Objects) -> None:
+    wanted = {
+        f"app.kubernetes.io/{label}" for label in ("name", "instance", "version", "part-of", "managed-by")
+    }
+    missing = {
+        f"{item['kind']}/{item['metadata']['name']}": wanted - item["metadata"].get("labels", {}).keys()
+        for item in objects
+        if item["kind"] != "CustomResourceDefinition"
+    }
+    assert {name: absent for name, absent in missing.items() if absent} == {}
+
+
+def test_namespaced_objects_are_in_the_release_namespace(objects: Objects) -> None:
+    cluster_wide = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    namespaces = {item["metadata"].get("namespace") for item in objects if item["kind"] not in cluster_wide}
+    assert namespaces == {NAMESPACE}
+
+
+def test_every_selector_selects_its_pods_alone(objects: Objects) -> None:
+    pods = {
+        item["metadata"]["name"]: item["spec"]["template"]["metadata"]["labels"]
+        for item in objects
+        if item["kind"] == "Deployment"
+    }
+
+    def selected(labels: dict[str, str]) -> list[str]:
+        return [name for name, has in pods.items() if labels.items() <= has.items()]
+
+    for name in pods:
+        assert selected(one(objects, "Deployment", name)["spec"]["selector"]["matchLabels"]) == [name]
+    assert selected(one(objects, "Service", "rerank-gateway")["spec"]["selector"]) == ["rerank-gateway"]
+    budget = one(objects, "PodDisruptionBudget", "rerank-gateway")
+    assert selected(budget["spec"]["selector"]["matchLabels"]) == ["rerank-gateway"]
+    (spread,) = one(objects, "Deployment", "rerank-gateway")["spec"]["template"]["spec"][
+        "topologySpreadConstraints"
+    ]
+    assert selected(spread["labelSelector"]["matchLabels"]) == ["rerank-gateway"]
+
+
+def test_every_pod_is_restricted(objects: Objects) -> None:
+    found = {name: violations(spec) for name, spec in pod_specs(objects)}
+    assert found == {"Deployment/rerank-operator": [], "Deployment/rerank-gateway": []}
+
+
+def test_pods_run_on_a_small_node(objects: Objects) -> None:
+    requests = [container(objects, name)["resources"]["requests"] for name in PROGRAMS]
+    assert sum(int(request["cpu"].removesuffix("m")) for request in requests) <= 200
+    assert sum(int(request["memory"].removesuffix("Mi")) for request in requests) <= 512
+
+
+def test_tokens_are_mounted_by_the_pods_that_watch(objects: Objects) -> None:
+    accounts = {
+        item["metadata"]["name"]: item["automountServiceAccountToken"]
+        for item in objects
+        if item["kind"] == "ServiceAccount"
+    }
+    assert accounts == {"rerank-operator": False, "rerank-gateway": False}
+    for name, spec in pod_specs(objects):
+        assert spec["automountServiceAccountToken"] is True, name
+        assert spec["serviceAccountName"] in name
+
+
+def test_no_rule_holds_a_wildcard(objects: Objects) -> None:
+    fields = ("apiGroups", "resources", "verbs", "resourceNames", "nonResourceURLs")
+    found = [
+        (role, rule)
+        for role, rule in rules_of(objects)
+        for field in fields
+        if "*" in "".join(rule.get(field, []))
+    ]
+    assert found == []
+
+
+def test_no_rule_reads_secrets(objects: Objects) -> None:
+    verbs = {
+        verb for _, rule in rules_of(objects) if "secrets" in rule["resources"] for verb in rule["verbs"]
+    }
+    assert verbs
+    assert not verbs & {"get", "list", "watch", "deletecollection"}
+
+
+def test_no_rule_leads_around_the_others(objects: Objects) -> None:
+    """Rights that amount to more rights: running code in pods, tokens of accounts, roles."""
+    reach = {resource for _, rule in rules_of(objects) for resource in rule["resources"]}
+    dangerous = {
+        "pods/exec",
+        "pods/attach",
+        "pods/portforward",
+        "serviceaccounts",
+        "serviceaccounts/token",
+        "roles",
+        "rolebindings",
+        "clusterroles",
+        "clusterrolebindings",
+        "nodes/proxy",
+    }
+    assert not reach & dangerous
+    verbs = {verb for _, rule in rules_of(objects) for verb in rule["verbs"]}
+    assert not verbs & {"bind", "escalate", "impersonate"}
+
+
+def test_the_gateway_only_watches(objects: Objects) -> None:
+    rules = one(objects, "ClusterRole", "rerank-gateway")["rules"]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
+    assert {resource for rule in rules for resource in rule["resources"]} == {
+        "apikeys",
+        "modeldeployments",
+        "endpointslices",
+    }
+
+
+def test_with_named_namespaces_nothing_is_cluster_wide(objects: Objects, render: Render) -> None:
+    named = render('watchNamespaces=["team-a","team-b"]')
+    cluster_wide = {
+        item["metadata"]["name"] for item in named if item["kind"] in ("ClusterRole", "ClusterRoleBinding")
+    }
+    assert cluster_wide == USER_ROLES
+    for component in PROGRAMS:
+        expected = one(objects, "ClusterRole", component)["rules"]
+        for namespace in ("team-a", "team-b"):
+            assert one(named, "Role", component, namespace)["rules"] == expected
+            binding = one(named, "RoleBinding", component, namespace)
+            assert binding["roleRef"]["name"] == component
+            assert binding["subjects"] == [
+                {"kind": "ServiceAccount", "name": component, "namespace": NAMESPACE}
+            ]
+        assert env(named, component)["RERANK_WATCH_NAMESPACES"] == "team-a,team-b"
+        assert env(objects, component)["RERANK_WATCH_NAMESPACES"] == ""
+
+
+def test_every_binding_leads_to_a_role_and_an_account(objects: Objects) -> None:
+    names = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    for item in objects:
+        if item["kind"] in ("RoleBinding", "ClusterRoleBinding"):
+            assert (item["roleRef"]["kind"], item["roleRef"]["name"]) in names
+            assert {(subject["kind"], subject["name"]) for subject in item["subjects"]} <= names
+
+
+def test_users_get_models_and_keys_but_not_their_status(objects: Objects, render: Render) -> None:
+    view, edit = (one(objects, "ClusterRole", name) for name in sorted(USER_ROLES, reverse=True))
+    assert {verb for rule in view["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+    assert "rbac.authorization.k8s.io/aggregate-to-view" in view["metadata"]["labels"]
+    assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
+    assert "rbac.authorization.k8s.io/aggregate-to-edit" in edit["metadata"]["labels"]
+    written = {resource for rule in edit["rules"] for resource in rule["resources"]}
+    assert written == {"modeldeployments", "modeldeployments/scale", "apikeys"}
+    without = render("rbac.aggregateToUserRoles=false")
+    assert not USER_ROLES & {item["metadata"]["name"] for item in without}
+
+
+def test_images_of_one_release_share_registry_tag_and_policy(objects: Objects, render: Render) -> None:
+    assert container(objects, "rerank-gateway")["image"] == "rerank-gateway:0.1.0"
+    moved = render('image={"registry":"example.com/team/","tag":"abc","pullPolicy":"Never"}')
+    assert container(moved, "rerank-operator")["image"] == "example.com/team/rerank-operator:abc"
+    assert container(moved, "rerank-gateway")["image"] == "example.com/team/rerank-gateway:abc"
+    assert container(moved, "rerank-gateway")["imagePullPolicy"] == "Never"
+    told = env(moved, "rerank-operator")
+    assert told["RERANK_RUNTIME_IMAGE_CPU"] == "example.com/team/rerank-runtime:abc-cpu"
+    assert told["RERANK_RUNTIME_IMAGE_CUDA"] == "example.com/team/rerank-runtime:abc-cuda"
+    assert told["RERANK_IMAGE_PULL_POLICY"] == "Never"
+
+
+def test_values_reach_the_programs(render: Render) -> None:
+    changed = render(
+        'huggingFace.endpoint="http://hub.example.com"',
+        'gateway={"replicas":3,"maxBodyBytes":20971520,"requestTimeoutSeconds":120,"drainSeconds":30}',
+        'nodeSelector={"disk":"fast"}',
+        'tolerations=[{"key":"infra","operator":"Exists"}]',
+    )
+    assert env(changed, "rerank-operator")["RERANK_HF_ENDPOINT"] == "http://hub.example.com"
+    gateway = one(changed, "Deployment", "rerank-gateway")["spec"]
+    assert gateway["replicas"] == 3
+    told = env(changed, "rerank-gateway")
+    assert told["RERANK_MAX_BODY_BYTES"] == "20971520"
+    assert told["RERANK_REQUEST_TIMEOUT_SECONDS"] == "120"
+    assert told["RERANK_DRAIN_SECONDS"] == "30"
+    for _, spec in pod_specs(changed):
+        assert spec["nodeSelector"] == {"disk": "fast"}
+        assert spec["tolerations"] == [{"key": "infra", "operator": "Exists"}]
+
+
+@pytest.mark.parametrize(("timeout", "drain"), [(60, 15), (600, 30), (1, 0)])
+def test_a_gateway_may_finish_what_it_began(render: Render, timeout: int, drain: int) -> None:
+    made = render(f"gateway.requestTimeoutSeconds={timeout}", f"gateway.drainSeconds={drain}")
+    grace = one(made, "Deployment", "rerank-gateway")["spec"]["template"]["spec"][
+        "terminationGracePeriodSeconds"
+    ]
+    assert grace >= timeout + drain + 5
+
+
+def test_a_rollout_of_the_gateway_never_has_fewer_replicas(objects: Objects) -> None:
+    strategy = one(objects, "Deployment", "rerank-gateway")["spec"]["strategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+
+
+def test_the_backend_token_is_mounted_where_the_programs_look(objects: Objects) -> None:
+    optional = {}
+    for name in PROGRAMS:
+        (volume,) = pod(objects, name)["volumes"]
+        assert volume["secret"]["secretName"] == "rerank-backend-token"
+        (mount,) = container(objects, name)["volumeMounts"]
+        assert env(objects, name)["RERANK_BACKEND_TOKEN_FILE"] == mount["mountPath"] + "/master"
+        optional[name] = volume["secret"].get("optional", False)
+    assert optional == {"rerank-operator": True, "rerank-gateway": False}
+
+
+def test_the_crds_of_the_chart_are_those_of_the_repository(objects: Objects, render: Render) -> None:
+    wanted = {path.name: path.read_text() for path in CRDS.glob("*.yaml")}
+    assert {path.name: path.read_text() for path in CRD_COPIES.glob("*.yaml")} == wanted, (
+        "run: make manifests"
+    )
+    rendered = {
+        item["metadata"]["name"]: item for item in objects if item["kind"] == "CustomResourceDefinition"
+    }
+    assert rendered.keys() == {"modeldeployments.rerank.dev", "apikeys.rerank.dev"}
+    for source in map(yaml.safe_load, wanted.values()):
+        kept = rendered[source["metadata"]["name"]]
+        assert kept["metadata"].pop("annotations")["helm.sh/resource-policy"] == "keep"
+        assert kept == {
+            **source,
+            "metadata": {k: v for k, v in source["metadata"].items() if k != "annotations"},
+        }
+    kinds = {item["kind"] for item in render("crds.install=false")}
+    assert "CustomResourceDefinition" not in kinds
+    assert "Deployment" in kinds
+
+
+def test_install_yaml_is_what_the_chart_renders(helm: Path) -> None:
+    assert INSTALL.read_text() == install_yaml(helm), "run: make manifests"
+    first = next(yaml.safe_load_all(INSTALL.read_text()))
+    assert first["kind"] == "Namespace"
+    assert first["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_notes_name_the_next_commands() -> None:
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    for example in ("01-model.yaml", "02-api-key.yaml"):
+        assert f"manifests/examples/{example}" in notes
+        assert (CHART.parent.parent / "manifests" / "examples" / example).is_file()

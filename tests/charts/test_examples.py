@@ -1,0 +1,59 @@
+"""The examples that the README and the chart's notes send a newcomer to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manifests.render import CHART, ROOT
+from rerank_api.api_key import APIKey
+from rerank_api.model_deployment import ModelDeployment
+from tests.charts.pod_security import pod_specs, violations
+
+EXAMPLES = sorted((ROOT / "manifests" / "examples").glob("*.yaml"))
+MODELS = {"ModelDeployment": ModelDeployment, "APIKey": APIKey}
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [item for item in yaml.safe_load_all(path.read_text()) if item]
+
+
+def named(number: str) -> dict[str, Any]:
+    (path,) = [path for path in EXAMPLES if path.name.startswith(number)]
+    (only,) = documents(path)
+    return only
+
+
+def test_they_are_numbered_from_one() -> None:
+    assert [int(path.name[:2]) for path in EXAMPLES] == list(range(1, len(EXAMPLES) + 1))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_they_are_valid_and_say_how_to_use_them(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("# ")
+    for item in documents(path):
+        assert item["metadata"]["namespace"] == "default"
+        if item["kind"] in MODELS:
+            MODELS[item["kind"]].model_validate(item)
+        else:
+            assert item["kind"] == "Job"
+
+
+def test_the_key_opens_the_first_model_and_the_job_uses_that_key() -> None:
+    model, key, job = named("01"), named("02"), named("04")
+    assert key["spec"]["models"] == [model["metadata"]["name"]]
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    (secret,) = [item["valueFrom"]["secretKeyRef"] for item in container["env"] if "valueFrom" in item]
+    assert secret == {"name": key["spec"]["secret"]["name"], "key": "key"}
+    assert f'"model": "{model["metadata"]["name"]}"' in container["args"][0]
+
+
+def test_the_job_is_restricted_and_uses_an_image_of_the_release() -> None:
+    job = named("04")
+    ((_, spec),) = pod_specs([job])
+    assert violations(spec) == []
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert spec["containers"][0]["image"] == f"rerank-gateway:{version}"
+    compile(spec["containers"][0]["args"][0], "04", "exec")
