@@ -16,6 +16,7 @@ CRDS = ROOT / "crds"
 CRD_COPIES = CHART / "files" / "crds"
 INSTALL = ROOT / "manifests" / "install.yaml"
 NAMESPACE = "rerank-system"
+KUBE_VERSION = "1.34.0"
 
 HEADER = f"""\
 # The whole product, for `kubectl apply --server-side -f manifests/install.yaml`. Rendered from
@@ -49,10 +50,16 @@ def copy_crds() -> None:
         (CRD_COPIES / name).write_bytes(content)
 
 
+def template_command(helm: Path) -> list[str | Path]:
+    """How the chart is rendered without a cluster, whose version helm would otherwise make up."""
+    cluster: list[str | Path] = ["--kube-version", KUBE_VERSION, "--namespace", NAMESPACE]
+    return [helm, "template", *cluster, "rerank-operator", CHART]
+
+
 def install_yaml(helm: Path) -> str:
     """The text of `manifests/install.yaml`: a namespace, then the chart with its default values."""
     rendered = subprocess.run(  # noqa: S603 - helm with fixed arguments
-        [helm, "template", "rerank-operator", CHART, "--namespace", NAMESPACE],
+        template_command(helm),
         check=True,
         stdout=subprocess.PIPE,
         text=True,

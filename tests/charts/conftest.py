@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from manifests.render import CHART, NAMESPACE, helm_path
+from manifests.render import helm_path, template_command
 
 Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]
@@ -25,8 +25,8 @@ def render_text(helm: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
 
     def run(*values: str) -> "subprocess.CompletedProcess[str]":
         settings = [part for value in values for part in ("--set-json", value)]
-        command = ["template", "rerank-operator", str(CHART), "--namespace", NAMESPACE, *settings]
-        return subprocess.run([helm, *command], check=False, capture_output=True, text=True)
+        command = [*template_command(helm), *settings]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
 
     return run
 

@@ -230,6 +230,13 @@ def test_images_of_one_release_share_registry_tag_and_policy(objects: Objects, r
     assert told["RERANK_IMAGE_PULL_POLICY"] == "Never"
 
 
+def test_the_image_of_models_can_be_another_one(render: Render) -> None:
+    reference = f"example.com:5000/vllm/rerank-runtime:1.2@sha256:{'0' * 64}"
+    told = env(render(f'runtime.images.cuda="{reference}"'), "rerank-operator")
+    assert told["RERANK_RUNTIME_IMAGE_CUDA"] == reference
+    assert told["RERANK_RUNTIME_IMAGE_CPU"] == "rerank-runtime:0.1.0-cpu"
+
+
 def test_values_reach_the_programs(render: Render) -> None:
     changed = render(
         'huggingFace.endpoint="http://hub.example.com"',

@@ -45,6 +45,7 @@ def test_a_misspelt_value_is_refused_by_its_name(render_text: Run, value: str, n
         ('image.pullPolicy="ifNotPresent"', "/image/pullPolicy"),
         ('image.registry="example.com/team"', "/image/registry"),
         ('image.tag="not a tag"', "/image/tag"),
+        ('runtime.images.cpu="not an image"', "/runtime/images/cpu"),
         ('huggingFace.endpoint="hub.example.com"', "/huggingFace/endpoint"),
         ('watchNamespaces="team-a"', "/watchNamespaces"),
         ('watchNamespaces=["Team_A"]', "/watchNamespaces/0"),
