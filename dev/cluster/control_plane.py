@@ -52,6 +52,8 @@ class ControlPlane:
     ports: Ports
     nodes: bool
     """Whether nodes join: without them the API server publishes no endpoint for itself."""
+    dies_with_parent: bool = False
+    """Whether the kernel ends the processes with the one that started them, as a test session wants."""
 
     @property
     def url(self) -> str:
@@ -103,7 +105,8 @@ class ControlPlane:
 
     def _component(self, name: str, flags: dict[str, str]) -> Component:
         arguments = [f"{self.programs}/{name}", *(f"--{flag}={value}" for flag, value in flags.items())]
-        return Component(name, tuple(arguments))
+        prefix = ("setpriv", "--pdeathsig", "KILL") if self.dies_with_parent else ()
+        return Component(name, (*prefix, *arguments))
 
     def _etcd(self) -> Component:
         client = f"http://127.0.0.1:{self.ports.etcd}"

@@ -33,7 +33,8 @@ class NativeCluster:
         require_root()
         with locked("cluster"):
             packages.install(packages.CONTROL_PLANE_TOOLS + packages.NODE_TOOLS)
-            programs = binaries.binaries()
+            with locked("build"):
+                programs = binaries.binaries()
             if not self._anchored():
                 self._clear_ruins()
                 refuse_taken_ports()
