@@ -1,0 +1,112 @@
+"""A small synchronous client for tests: what they do to the cluster stays visible, verb by verb."""
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from dev.cluster.access import Access
+
+Object = dict[str, Any]
+Answer = TypeVar("Answer")
+
+RERANK = "/apis/rerank.dev/v1alpha1"
+
+
+class Refused(Exception):  # noqa: N818  # reads as what happened: `pytest.raises(Refused)`
+    """The API server's refusal."""
+
+    def __init__(self, status: int, body: Object) -> None:
+        super().__init__(f"{status} {body.get('message', body)}")
+        self.status = status
+        self.body = body
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API server as the administrator sees it, or with `token` as a service account."""
+
+    access: Access
+    token: str | None = None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Object | list[Any] | None = None,
+        *,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        **query: str,
+    ) -> Object:
+        context = ssl.create_default_context(cafile=str(self.access.authority))
+        headers = {"Accept": accept, "Content-Type": content_type}
+        if self.token is None:
+            context.load_cert_chain(self.access.certificate, self.access.key)
+        else:
+            headers["Authorization"] = f"Bearer {self.token}"
+        connection = http.client.HTTPSConnection(
+            urlsplit(self.access.url).netloc, context=context, timeout=30
+        )
+        try:
+            target = path + ("?" + urlencode(query) if query else "")
+            connection.request(method, target, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise Refused(response.status, answer)
+        assert isinstance(answer, dict)
+        return answer
+
+    def get(self, path: str) -> Object:
+        return self.request("GET", path)
+
+    def find(self, path: str) -> Object | None:
+        try:
+            return self.get(path)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def items(self, path: str, **query: str) -> list[Object]:
+        found = self.request("GET", path, **query)["items"]
+        assert isinstance(found, list)
+        return found
+
+    def create(self, path: str, body: Object) -> Object:
+        return self.request("POST", path, body)
+
+    def merge(self, path: str, body: Object) -> Object:
+        return self.request("PATCH", path, body, content_type="application/merge-patch+json")
+
+    def apply(self, path: str, body: Object, *, manager: str = "test") -> Object:
+        return self.request(
+            "PATCH",
+            path,
+            body,
+            content_type="application/apply-patch+yaml",
+            fieldManager=manager,
+            force="true",
+        )
+
+    def delete(self, path: str, *, propagation: str = "Background") -> None:
+        self.request("DELETE", path, propagationPolicy=propagation)
+
+
+def eventually(what: str, look: Callable[[], Answer | None], *, seconds: float = 20) -> Answer:
+    """The first true answer of `look`, asked until the deadline. Fails with `what` and the last answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = look()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}; last answer: {answer!r}")
+        time.sleep(0.05)

@@ -1,0 +1,46 @@
+"""What the tests against a real API server share."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dev.cluster.access import Access
+from tests.apiserver.api import RERANK, Api, Refused, eventually
+
+ROOT = Path(__file__).parents[2]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def api(control_plane: Access) -> Api:
+    """The API server with both CRDs."""
+    api = Api(control_plane)
+    for file in sorted((ROOT / "crds").glob("*.yaml")):
+        crd = yaml.safe_load(file.read_text())
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+        api.apply(path, crd)
+
+    def served() -> bool:
+        try:
+            return len(api.get(RERANK)["resources"]) == 5  # both kinds, two /status, one /scale
+        except Refused:
+            return False
+
+    eventually("both CRDs are served", served)
+    return api
+
+
+@pytest.fixture
+def namespace(api: Api) -> Iterator[str]:
+    """A namespace of the test's own. The controller manager empties it afterwards."""
+    name = f"test-{next(_numbers)}"
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    eventually(
+        "the namespace has its service account",
+        lambda: api.find(f"/api/v1/namespaces/{name}/serviceaccounts/default"),
+    )
+    yield name
+    api.delete(f"/api/v1/namespaces/{name}")

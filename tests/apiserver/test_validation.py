@@ -1,0 +1,192 @@
+"""The API server refuses what cannot work, and says which field and what to do instead."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from tests.apiserver.api import RERANK, Api, Object, Refused
+
+MODEL: Object = {
+    "apiVersion": "rerank.dev/v1alpha1",
+    "kind": "ModelDeployment",
+    "metadata": {"name": "m"},
+    "spec": {"model": {"huggingFace": {"repo": "BAAI/bge-reranker-v2-m3"}}},
+}
+KEY: Object = {
+    "apiVersion": "rerank.dev/v1alpha1",
+    "kind": "APIKey",
+    "metadata": {"name": "k"},
+    "spec": {},
+}
+
+
+def edited(base: Object, changes: dict[str, Any]) -> Object:
+    """The object with values at dotted paths; None removes the field."""
+    body = copy.deepcopy(base)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place = body
+        for part in parents:
+            place = place.setdefault(part, {})
+        if value is None:
+            place.pop(last)
+        else:
+            place[last] = value
+    return body
+
+
+def dry_run(api: Api, namespace: str, body: Object) -> Object:
+    plural = {"ModelDeployment": "modeldeployments", "APIKey": "apikeys"}[body["kind"]]
+    return api.request(
+        "POST", f"{RERANK}/namespaces/{namespace}/{plural}", body, dryRun="All", fieldValidation="Strict"
+    )
+
+
+HUB = "spec.model.huggingFace"
+GPU = "spec.resources.gpu"
+
+INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
+    ({"spec": {}}, "spec.model: Required value"),
+    ({"spec.model": {}}, "set either spec.model.huggingFace or spec.model.persistentVolumeClaim"),
+    ({"spec.model.persistentVolumeClaim": {"claimName": "w"}}, "spec.model needs exactly one source"),
+    ({f"{HUB}.repo": "bge-reranker"}, "repo must be ORGANISATION/NAME as on the hub"),
+    ({f"{HUB}.repo": "https://huggingface.co/BAAI/bge"}, "repo must be ORGANISATION/NAME as on the hub"),
+    ({f"{HUB}.repo": "BAAI/../bge"}, "repo must be ORGANISATION/NAME as on the hub"),
+    ({f"{HUB}.repo": "BAAI/bge reranker"}, "repo must be ORGANISATION/NAME as on the hub"),
+    ({f"{HUB}.repo": "o/" + "x" * 100}, "spec.model.huggingFace.repo: Too long"),
+    ({f"{HUB}.revision": ""}, "spec.model.huggingFace.revision"),
+    ({f"{HUB}.revision": "--help"}, "revision must be a branch, a tag or a commit"),
+    ({f"{HUB}.revision": "$(HF_TOKEN)"}, "revision must be a branch, a tag or a commit"),
+    ({f"{HUB}.revision": "a/../b"}, "revision must be a branch, a tag or a commit"),
+    ({f"{HUB}.endpoint": "hub.example.com"}, "endpoint must be an http:// or https:// address"),
+    ({f"{HUB}.endpoint": "ftp://hub.example.com"}, "endpoint must be an http:// or https:// address"),
+    ({f"{HUB}.endpoint": "https://me:pw@hub.example.com"}, "a token belongs into tokenSecretRef"),
+    ({f"{HUB}.endpoint": "https://hub.example.com?token=x"}, "a token belongs into tokenSecretRef"),
+    ({f"{HUB}.tokenSecretRef": {}}, "tokenSecretRef.name: Required value"),
+    ({f"{HUB}.tokenSecretRef": {"name": "HF"}}, "tokenSecretRef.name must be the name of a Secret"),
+    ({f"{HUB}.tokenSecretRef": {"name": "hf", "key": "a/b"}}, "tokenSecretRef.key must consist of"),
+    ({f"{HUB}.tokenSecretRef": {"name": "hf", "namespace": "other"}}, "unknown field"),
+    ({"spec.model": {"persistentVolumeClaim": {"claimName": "W W"}}}, "claimName must be the name of"),
+    (
+        {"spec.model": {"persistentVolumeClaim": {"claimName": "w", "path": "/etc"}}},
+        "path must be relative to the volume's root",
+    ),
+    (
+        {"spec.model": {"persistentVolumeClaim": {"claimName": "w", "path": "a/../../b"}}},
+        "path must be relative to the volume's root",
+    ),
+    ({"spec.aliases": ["a b"]}, "an entry of spec.aliases must"),
+    ({"spec.aliases": ["a", "a"]}, "spec.aliases[1]: Duplicate value"),
+    ({"spec.aliases": [f"a{n}" for n in range(17)]}, "spec.aliases: Too many: 17: must have at most 16"),
+    ({"spec.replicas": -1}, "spec.replicas in body should be greater than or equal to 0"),
+    ({"spec.replicas": "two"}, "spec.replicas in body must be of type integer"),
+    ({f"{GPU}.count": -1}, "spec.resources.gpu.count in body should be greater than or equal to 0"),
+    ({f"{GPU}.count": 2}, "spec.resources.gpu.count in body should be less than or equal to 1"),
+    ({f"{GPU}.resourceName": "gpu"}, "resourceName must be DOMAIN/NAME"),
+    ({f"{GPU}.resourceName": "kubernetes.io/gpu"}, "resourceName must be DOMAIN/NAME"),
+    ({"spec.resources.cpu": "two"}, "spec.resources.cpu must be a quantity above zero"),
+    ({"spec.resources.cpu": 0}, "spec.resources.cpu must be a quantity above zero"),
+    ({"spec.resources.memory": "-8Gi"}, "spec.resources.memory must be a quantity above zero"),
+    ({"spec.resources.memory": "8 GB"}, "spec.resources.memory must be a quantity above zero"),
+    ({"spec.scheduling.tolerations": [{"value": "x"}]}, "without key must have operator Exists"),
+    (
+        {"spec.scheduling.tolerations": [{"key": "a", "operator": "Exists", "value": "x"}]},
+        "with operator Exists must not have a value",
+    ),
+    (
+        {"spec.scheduling.tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 1}]},
+        "tolerationSeconds only with effect NoExecute",
+    ),
+    ({"spec.scheduling.tolerations": [{"key": "a", "effect": "Never"}]}, "Unsupported value"),
+    ({"spec.scoring.method": "Dot"}, 'supported values: "Auto", "CrossEncoder", "Cosine"'),
+    ({"spec.autoscaling": {"maxReplicas": 4}}, 'unknown field "spec.autoscaling"'),
+    ({"spec.engine": {"image": "mine"}}, 'unknown field "spec.engine"'),
+    ({"metadata.name": "a.b"}, "metadata.name must be at most 63"),
+    ({"metadata.name": "a" * 64}, "metadata.name must be at most 63"),
+]
+
+VALID_MODELS: list[dict[str, Any]] = [
+    {},
+    {f"{HUB}.revision": "refs/pr/3"},
+    {f"{HUB}.revision": "0" * 40},
+    {f"{HUB}.endpoint": "http://demo-hub.demo-hub.svc:8080/path"},
+    {f"{HUB}.endpoint": "http://[::1]:8080"},
+    {f"{HUB}.tokenSecretRef": {"name": "hf"}},
+    {f"{HUB}.repo": "sentence-transformers/all-MiniLM-L6-v2"},
+    {"spec.model": {"persistentVolumeClaim": {"claimName": "weights", "path": "models/bge.m3"}}},
+    {"spec.replicas": 0},
+    {"spec.resources.cpu": 2},
+    {"spec.resources.cpu": "500m"},
+    {"spec.resources.memory": "1.5Gi"},
+    {f"{GPU}.resourceName": "nvidia.com/mig-1g.10gb"},
+    {"spec.scheduling.nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}},
+    {"spec.scheduling.tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b"}]},
+    {"spec.aliases": ["rerank-default", "BAAI/bge"]},
+    {"metadata.name": "0" + "a" * 62},
+]
+
+INVALID_KEYS: list[tuple[dict[str, Any], str]] = [
+    ({"spec": None}, "spec: Required value"),
+    ({"spec.expiresAt": "tomorrow"}, "spec.expiresAt"),
+    ({"spec.expiresAt": "2027-01-01"}, "spec.expiresAt"),
+    ({"spec.expiresAt": "1970-01-01T00:00:00Z"}, "spec.expiresAt must be a date and time with a zone"),
+    ({"spec.secret": {}}, "spec.secret.name: Required value"),
+    ({"spec.secret.name": "Search Key"}, "spec.secret.name must be a name that a Secret can have"),
+    ({"spec.models": [""]}, "spec.models[0]"),
+    ({"spec.models": ["*"]}, "leave spec.models out to allow every model"),
+    ({"spec.models": "m"}, "spec.models in body must be of type array"),
+    ({"spec.disabled": "yes"}, "spec.disabled in body must be of type boolean"),
+    ({"spec.limits": {"requestsPerMinute": 1}}, 'unknown field "spec.limits"'),
+    ({"spec.description": "x" * 1001}, "spec.description: Too long"),
+    ({"metadata.name": "k" * 64}, "metadata.name must be at most 63"),
+]
+
+VALID_KEYS: list[dict[str, Any]] = [
+    {},
+    {"spec.models": []},
+    {"spec.models": ["m", "BAAI/bge-reranker-v2-m3"]},
+    {"spec.expiresAt": "2027-01-01T00:00:00Z"},
+    {"spec.expiresAt": "2027-01-01T00:00:00.5+02:00"},
+    {"spec.disabled": True, "spec.description": "search team, production"},
+    {"spec.secret": {"name": "search-key"}},
+]
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "message"),
+    [
+        *((MODEL, changes, message) for changes, message in INVALID_MODELS),
+        *((KEY, changes, message) for changes, message in INVALID_KEYS),
+    ],
+)
+def test_an_invalid_resource_is_refused_by_name(
+    api: Api, base: Object, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        dry_run(api, "default", edited(base, changes))
+    assert message in refused.value.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("base", "changes"),
+    [
+        *((MODEL, changes) for changes in VALID_MODELS),
+        *((KEY, changes) for changes in VALID_KEYS),
+    ],
+)
+def test_a_valid_resource_is_taken(api: Api, base: Object, changes: dict[str, Any]) -> None:
+    dry_run(api, "default", edited(base, changes))
+
+
+def test_the_secret_name_is_fixed_once_the_key_was_written(api: Api, namespace: str) -> None:
+    keys = f"{RERANK}/namespaces/{namespace}/apikeys"
+    api.create(keys, edited(KEY, {"spec.secret.name": "first"}))
+    api.merge(f"{keys}/k", {"spec": {"secret": {"name": "second"}}})
+    known = {"keyId": "a", "sha256": "0" * 64, "notBefore": "2026-01-01T00:00:00Z"}
+    api.merge(f"{keys}/k/status", {"status": {"hashes": [known]}})
+    with pytest.raises(Refused, match=r"spec\.secret\.name cannot be changed after the key was written"):
+        api.merge(f"{keys}/k", {"spec": {"secret": {"name": "third"}}})
+    with pytest.raises(Refused, match=r"spec\.secret\.name cannot be changed after the key was written"):
+        api.merge(f"{keys}/k", {"spec": {"secret": None}})
+    api.merge(f"{keys}/k", {"spec": {"disabled": True}})
