@@ -1,0 +1,3 @@
+from rerank_gateway.main import main
+
+main()

@@ -1,0 +1,57 @@
+"""Settings of the gateway, read once from the environment by `main.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class InvalidSettingsError(Exception):
+    """The environment does not make sense; the message names the variable and what it should hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`namespaces` empty means all. Times are in seconds, sizes in bytes.
+
+    `drain_seconds`: how long a stopping gateway keeps serving, so that every proxy in the cluster has
+    time to stop sending to it. A pod's grace period must exceed it by `request_timeout_seconds`.
+    """
+
+    namespaces: tuple[str, ...] = ()
+    backend_token_file: Path | None = None
+    max_body_bytes: int = 10 * 1024 * 1024
+    request_timeout_seconds: float = 60.0
+    drain_seconds: float = 15.0
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read the `RERANK_*` variables.
+
+    Raises:
+        InvalidSettingsError: a variable does not hold what it should.
+    """
+    namespaces = environment.get("RERANK_WATCH_NAMESPACES", "")
+    token_file = environment.get("RERANK_BACKEND_TOKEN_FILE", "")
+    defaults = Settings()
+    return Settings(
+        namespaces=tuple(name.strip() for name in namespaces.split(",") if name.strip()),
+        backend_token_file=Path(token_file) if token_file else None,
+        max_body_bytes=int(_number(environment, "RERANK_MAX_BODY_BYTES", defaults.max_body_bytes, least=1)),
+        request_timeout_seconds=_number(
+            environment, "RERANK_REQUEST_TIMEOUT_SECONDS", defaults.request_timeout_seconds, least=0.001
+        ),
+        drain_seconds=_number(environment, "RERANK_DRAIN_SECONDS", defaults.drain_seconds, least=0),
+    )
+
+
+def _number(environment: Mapping[str, str], name: str, default: float, *, least: float) -> float:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise InvalidSettingsError(f"{name}: expected a number, got {text!r}") from None
+    if not least <= value < float("inf"):
+        raise InvalidSettingsError(f"{name}: expected a number of at least {least:g}, got {text!r}")
+    return value

@@ -1,0 +1,181 @@
+"""One request and its answer over raw ASGI: bounded reading, one way to answer, an eye on the client."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeVar, cast
+
+from rerank_gateway import errors, head
+from rerank_gateway.errors import ApiError, ClientGoneError, Headers
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# A body has this long, and longer by what has come divided by the least acceptable rate: slow lines are
+# served, a dribble is not (the rule of Apache's mod_reqtimeout, MinRate).
+BODY_SECONDS: Final = 10.0
+BODY_BYTES_PER_SECOND: Final = 64 * 1024
+
+# A refused body of this size is read and dropped so that the connection can be kept; a larger one is left
+# unread and the connection closed, politely: dropping it for a while lets the client read the answer
+# instead of seeing a reset.
+_DROPPED_BYTES: Final = 1024 * 1024
+_DROP_SECONDS: Final = 5.0
+_LINGER_BYTES: Final = 32 * 1024 * 1024
+_LINGER_SECONDS: Final = 5.0
+
+_JSON: Final = (b"content-type", b"application/json")
+_CLOSE: Final = (b"connection", b"close")
+
+_T = TypeVar("_T")
+
+
+class Exchange:
+    """A request in progress. `status` is 0 until it is answered; `notes` go into the access log."""
+
+    __slots__ = (
+        "_closing",
+        "_receive",
+        "_scope",
+        "_send",
+        "_unread",
+        "head",
+        "method",
+        "notes",
+        "path",
+        "status",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, closing: bool) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.head = head.read(scope["raw_path"] + scope["query_string"], scope["headers"])
+        self.status = 0
+        self.notes: dict[str, Any] = {}
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._closing = closing
+        self._unread = self.head.content_length != 0
+
+    async def read_body(self, max_bytes: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            ApiError: 413 when it grows beyond `max_bytes`, 408 when it comes too slowly.
+            ClientGoneError: the client left in the middle.
+        """
+        loop = asyncio.get_running_loop()
+        allowed_until = loop.time() + BODY_SECONDS
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout_at(allowed_until) as deadline:
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    chunks.append(message["body"])
+                    size += len(chunks[-1])
+                    if not message["more_body"]:
+                        self._unread = False
+                        break
+                    if size > max_bytes:
+                        break
+                    deadline.reschedule(allowed_until + size / BODY_BYTES_PER_SECOND)
+        except TimeoutError:
+            self._closing, self._unread = True, False  # nothing is gained by waiting for the rest
+            raise errors.invalid("The body came too slowly.", status=408, code="body_too_slow") from None
+        if size > max_bytes:
+            raise head.too_large(max_bytes)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def unless_gone(self, work: Awaitable[_T]) -> _T:
+        """Await `work`, and cancel it when the client goes away meanwhile. For after the body is read.
+
+        Raises:
+            ClientGoneError: the client left first.
+        """
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            task.cancel()
+
+        watcher = asyncio.get_running_loop().create_task(watch())
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if gone and task.uncancel() == 0:
+                raise ClientGoneError from None
+            raise
+        finally:
+            watcher.cancel()
+
+    async def respond(
+        self, status: int, body: bytes, *, headers: Headers = (), content_type: bytes | None = None
+    ) -> None:
+        """Send the answer. A body that was not read is dropped first, or lingers behind the answer."""
+        linger = self._unread and not await self._drop_body()
+        self.status = status
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", content_type) if content_type else _JSON,
+                    (b"content-length", b"%d" % len(body)),
+                    (b"x-request-id", self.head.request_id.encode("ascii")),
+                    *headers,
+                    *((_CLOSE,) if linger or self._closing else ()),
+                ],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body, "more_body": linger})
+        if linger:
+            if not self.head.expects_continue:  # such a client sends nothing before it is asked to
+                await self._drop(_LINGER_BYTES, _LINGER_SECONDS)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def refuse(self, error: ApiError) -> None:
+        """Send an error in the one shape that all have."""
+        await self.respond(error.status, error.body(), headers=error.headers)
+
+    async def delegate(self, app: App) -> None:
+        """Let another ASGI application answer a request that has no body."""
+        if self._unread:
+            raise errors.invalid(f"{self.method} {self.path} takes no body.")
+
+        async def send(message: Message) -> None:
+            self.status = message.get("status", self.status)
+            await self._send(message)
+
+        await app(self._scope, self._receive, send)
+
+    async def _drop_body(self) -> bool:
+        """Whether the connection is clean again: the whole body came and was dropped."""
+        length = self.head.content_length
+        if self.head.expects_continue or length is None or not 0 <= length <= _DROPPED_BYTES:
+            return False
+        return await self._drop(_DROPPED_BYTES, _DROP_SECONDS)
+
+    async def _drop(self, max_bytes: int, seconds: float) -> bool:
+        dropped = 0
+        try:
+            async with asyncio.timeout(seconds):
+                while dropped <= max_bytes:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        return False
+                    if not message["more_body"]:
+                        return True
+                    dropped += len(message["body"])
+        except TimeoutError:
+            pass
+        return False

@@ -1,0 +1,132 @@
+"""The running gateway: its parts put together, its two servers, and how it stops."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import structlog
+import uvicorn
+
+from rerank_gateway import app, openapi
+from rerank_gateway.app import InternalApp, Lifecycle, PublicApp
+from rerank_gateway.backend import AiohttpBackend
+from rerank_gateway.config import Settings
+from rerank_gateway.exchange import App
+from rerank_gateway.metrics import Metrics
+from rerank_gateway.models import Models
+from rerank_gateway.protocol import IDLE_SECONDS, Connection
+from rerank_gateway.rerank import Rerank
+from rerank_gateway.source import Source
+from rerank_gateway.state import State
+from rerank_gateway.tokens import BackendTokens
+
+_log = structlog.get_logger("rerank_gateway")
+
+
+class Gateway:
+    """One gateway on two ports. `run` serves until `stop` is called.
+
+    Args:
+        settings: see there.
+        tokens: for the model pods.
+        source: makes the source of objects that fills the given state.
+        version: shown in `/openapi.json`.
+    """
+
+    def __init__(
+        self, settings: Settings, tokens: BackendTokens, source: Callable[[State], Source], *, version: str
+    ) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._backend = AiohttpBackend()
+        self.state = State(removed=lambda replica: self._backend.forget(replica.address))
+        self._source = source(self.state)
+        self._metrics.watch(self._source.ages)
+        self._lifecycle = Lifecycle()
+        self._stop = asyncio.Event()
+        self._at_once = asyncio.Event()
+        rerank = Rerank(settings, self.state, self._backend, tokens, self._metrics)
+        routes = app.routes(rerank, Models(self.state), openapi.documentation(version))
+        self._public = PublicApp(routes, self._metrics, self._lifecycle)
+        self._internal = InternalApp(self._source, self._metrics, self._lifecycle)
+
+    async def run(self, public: socket.socket, internal: socket.socket) -> None:
+        """Serve on two listening sockets; return when stopped and every request is answered.
+
+        Raises:
+            Exception: the source of objects failed for good, which it never should.
+        """
+        servers = [
+            _server(self._internal, grace_seconds=1),
+            _server(self._public, grace_seconds=self._settings.request_timeout_seconds),
+        ]
+        internal_server, public_server = servers
+        source = asyncio.create_task(self._source.run())
+        source.add_done_callback(lambda _: self.stop(at_once=True))
+        lag = asyncio.create_task(self._metrics.measure_loop_lag())
+        serving = [
+            asyncio.create_task(internal_server.serve([internal])),
+            asyncio.create_task(public_server.serve([public])),
+        ]
+        _log.info("serving", port=public.getsockname()[1], internal_port=internal.getsockname()[1])
+        try:
+            await self._stop.wait()
+            self._lifecycle.draining = True
+            _log.info("draining", seconds=self._settings.drain_seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._at_once.wait(), self._settings.drain_seconds)
+        finally:
+            public_server.should_exit = True
+            await serving[1]
+            internal_server.should_exit = True
+            await serving[0]
+            lag.cancel()
+            if source.done():
+                source.result()
+            source.cancel()
+            await asyncio.wait([source, lag])
+            await self._backend.close()
+        _log.info("stopped")
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stop, `at_once` without waiting for proxies to notice. Requests in flight are finished."""
+        self._stop.set()
+        if at_once:
+            self._at_once.set()
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on every address, IPv6 included where there is IPv6. Port 0: any free one.
+
+    Raises:
+        OSError: the port is taken or not allowed.
+    """
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048)
+    return socket.create_server(("", port), backlog=2048)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: `main.py` has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(application: App, *, grace_seconds: float) -> uvicorn.Server:
+    config = uvicorn.Config(
+        application,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=int(grace_seconds) + 1,
+    )
+    return _Server(config)

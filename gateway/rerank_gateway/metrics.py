@@ -1,0 +1,82 @@
+"""What the gateway counts, for Prometheus. Labels are bounded: models and status codes, never keys."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+
+_LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+_LAG_INTERVAL_SECONDS: Final = 0.25
+
+
+class Metrics:
+    """The gateway's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "rerank_gateway_requests",
+            "Answered requests by model (empty where none was resolved) and status code; "
+            "499: the client left first.",
+            ["namespace", "model", "code"],
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "rerank_gateway_request_seconds",
+            "From the head of a request to the end of its answer, by model.",
+            ["namespace", "model"],
+            buckets=_LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "rerank_gateway_requests_in_flight", "Requests that are being served.", registry=self.registry
+        )
+        self.retries = Counter(
+            "rerank_gateway_backend_retries",
+            "Second attempts, by model.",
+            ["namespace", "model"],
+            registry=self.registry,
+        )
+        self.loop_lag = Histogram(
+            "rerank_gateway_event_loop_lag_seconds",
+            "How much later than asked the event loop woke a timer.",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
+
+    def watch(self, ages: Callable[[], dict[str, float]]) -> None:
+        """Export the age of each watch, read when scraped."""
+        self.registry.register(_WatchAges(ages))
+
+    async def measure_loop_lag(self) -> None:
+        """Run for ever beside the servers."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_INTERVAL_SECONDS
+            await asyncio.sleep(_LAG_INTERVAL_SECONDS)
+            self.loop_lag.observe(max(0.0, loop.time() - due))
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)
+
+
+class _WatchAges(Collector):
+    def __init__(self, ages: Callable[[], dict[str, float]]) -> None:
+        self._ages = ages
+
+    def collect(self) -> list[Metric]:
+        family = GaugeMetricFamily(
+            "rerank_gateway_watch_age_seconds",
+            "Seconds since the source of objects last said that it is up to date.",
+            labels=["watch"],
+        )
+        for name, age in self._ages().items():
+            family.add_metric([name], age)
+        return [family]

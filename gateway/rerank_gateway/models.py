@@ -1,0 +1,44 @@
+"""`GET /v1/models`: the models that a key may call."""
+
+import time
+from typing import Any
+
+import orjson
+
+from rerank_gateway import auth
+from rerank_gateway.exchange import Exchange
+from rerank_gateway.records import ModelRecord
+from rerank_gateway.state import State
+
+
+class Models:
+    """The list, in the shape of OpenAI's with what a caller of a reranker wants to know besides."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Serve one request.
+
+        Raises:
+            ApiError: the refusal to send.
+        """
+        key = auth.authenticate(self._state, exchange.head.credential, time.time())
+        exchange.notes["key"] = key.key_id
+        exchange.notes["namespace"] = key.id.namespace
+        models = [self._entry(model) for model in self._state.models(key.id.namespace) if key.allows(model)]
+        listed = {"object": "list"} if exchange.path.startswith("/v1/") else {}
+        await exchange.respond(200, orjson.dumps({**listed, "data": models}))
+
+    def _entry(self, model: ModelRecord) -> dict[str, Any]:
+        return {
+            "id": model.id.name,
+            "object": "model",
+            "created": int(model.created),
+            "owned_by": model.id.namespace,
+            "root": model.repo,
+            "aliases": list(model.aliases),
+            "ready": bool(self._state.replicas(model.id)),
+            "category": "reranker",
+            "max_model_len": model.context_length,
+        }

@@ -1,0 +1,165 @@
+"""What the gateway keeps of each Kubernetes object: small frozen records, read from the object's JSON.
+
+Ten thousand keys live in memory, so everything that no decision needs is dropped here. The API server has
+validated the objects; parsing fails (ValueError, KeyError, TypeError) only on what never passed a CRD.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, NamedTuple
+
+from rerank_api.names import HTTP_PORT_NAME, MODEL_LABEL
+
+Json = dict[str, Any]
+
+
+class Kind(Enum):
+    """The three kinds that decide what the gateway does. The value is the kind as written in YAML."""
+
+    API_KEY = "APIKey"
+    MODEL = "ModelDeployment"
+    SLICE = "EndpointSlice"
+
+
+class ObjectId(NamedTuple):
+    """One object of a kind."""
+
+    namespace: str
+    name: str
+
+
+class Address(NamedTuple):
+    """Where a replica listens: an IP address and a TCP port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHash:
+    """One accepted key: SHA-256 in hex, valid for `not_before` ≤ now < `expires_at` (Unix seconds)."""
+
+    sha256: str
+    not_before: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An APIKey. `models` None: every model of the namespace. `expires_at` in Unix seconds, inf for never."""
+
+    id: ObjectId
+    created: float
+    key_id: str
+    hashes: tuple[KeyHash, ...]
+    models: frozenset[str] | None
+    expires_at: float
+    disabled: bool
+
+    def allows(self, model: "ModelRecord") -> bool:
+        """Whether the key may call a model of its own namespace."""
+        return self.models is None or not self.models.isdisjoint(model.names)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A ModelDeployment. `names`: its own, aliases, repository. `context_length` in tokens."""
+
+    id: ObjectId
+    created: float
+    names: tuple[str, ...]
+    aliases: tuple[str, ...]
+    repo: str | None
+    context_length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRecord:
+    """An EndpointSlice of one model's Service: the addresses that may get requests now."""
+
+    id: ObjectId
+    model: str
+    ready: tuple[Address, ...]
+
+
+Record = KeyRecord | ModelRecord | SliceRecord
+
+
+def parse(kind: Kind, body: Json) -> Record:
+    """The record of an object as the API server prints it.
+
+    Raises:
+        ValueError: the object does not look like its kind.
+    """
+    try:
+        if kind is Kind.API_KEY:
+            return _key(body)
+        if kind is Kind.MODEL:
+            return _model(body)
+        return _slice(body)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a valid {kind.value}: {error!r}") from error
+
+
+def object_id(body: Json) -> ObjectId:
+    """Raises KeyError or TypeError where there is no metadata."""
+    metadata = body["metadata"]
+    return ObjectId(metadata["namespace"], metadata["name"])
+
+
+def _key(body: Json) -> KeyRecord:
+    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    models = spec.get("models")
+    return KeyRecord(
+        id=object_id(body),
+        created=_time(metadata.get("creationTimestamp"), absent=0.0),
+        key_id=status.get("keyId") or "",
+        hashes=tuple(
+            KeyHash(
+                sha256=entry["sha256"],
+                not_before=_time(entry.get("notBefore"), absent=0.0),
+                expires_at=_time(entry.get("expiresAt"), absent=math.inf),
+            )
+            for entry in status.get("hashes") or ()
+        ),
+        models=None if models is None else frozenset(models),
+        expires_at=_time(spec.get("expiresAt"), absent=math.inf),
+        # A key that is being deleted is as good as gone, whatever finalizer still holds the object.
+        disabled=bool(spec.get("disabled")) or metadata.get("deletionTimestamp") is not None,
+    )
+
+
+def _model(body: Json) -> ModelRecord:
+    metadata, spec = body["metadata"], body["spec"]
+    model = (body.get("status") or {}).get("model") or {}
+    repo = (spec["model"].get("huggingFace") or {}).get("repo")
+    aliases = tuple(spec.get("aliases") or ())
+    names = (metadata["name"], *aliases, *((repo,) if repo else ()))
+    length = model.get("contextLength")
+    return ModelRecord(
+        id=object_id(body),
+        created=_time(metadata.get("creationTimestamp"), absent=0.0),
+        names=tuple(dict.fromkeys(names)),
+        aliases=aliases,
+        repo=repo,
+        context_length=length if isinstance(length, int) and length > 1 else None,
+    )
+
+
+def _slice(body: Json) -> SliceRecord:
+    labels = body["metadata"].get("labels") or {}
+    port = next((p["port"] for p in body.get("ports") or () if p.get("name") == HTTP_PORT_NAME), None)
+    ready: list[Address] = []
+    if port is not None and body.get("addressType") in ("IPv4", "IPv6"):
+        for endpoint in body.get("endpoints") or ():
+            conditions = endpoint.get("conditions") or {}
+            # Absent `ready` means ready, absent `terminating` means not (discovery.k8s.io/v1).
+            if conditions.get("ready", True) is not False and not conditions.get("terminating"):
+                ready += (Address(host, int(port)) for host in endpoint["addresses"])
+    return SliceRecord(id=object_id(body), model=labels.get(MODEL_LABEL, ""), ready=tuple(ready))
+
+
+def _time(text: str | None, *, absent: float) -> float:
+    return absent if text is None else datetime.fromisoformat(text).timestamp()

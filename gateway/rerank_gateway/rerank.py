@@ -1,0 +1,151 @@
+"""`POST /v1/rerank`: from the head of a request to a ranking. What is cheapest to refuse is checked first."""
+
+import asyncio
+import random
+import time
+from typing import Final
+
+import structlog
+
+from rerank_gateway import auth, balancer, errors, rerank_answer, rerank_request
+from rerank_gateway.backend import Backend, BackendAnswer, InvalidAnswerError, UnreachableError
+from rerank_gateway.balancer import SET_ASIDE_SECONDS, Replica
+from rerank_gateway.config import Settings
+from rerank_gateway.errors import ApiError
+from rerank_gateway.exchange import Exchange
+from rerank_gateway.head import check_json_body
+from rerank_gateway.metrics import Metrics
+from rerank_gateway.records import ModelRecord
+from rerank_gateway.rerank_answer import Ranking
+from rerank_gateway.rerank_request import RerankRequest
+from rerank_gateway.state import State
+from rerank_gateway.tokens import BackendTokens
+
+_NO_REPLICA_RETRY_SECONDS: Final = 5
+
+_log = structlog.get_logger("rerank_gateway.rerank")
+
+
+class Rerank:
+    """The data path. One instance serves every request of the process."""
+
+    def __init__(
+        self, settings: Settings, state: State, backend: Backend, tokens: BackendTokens, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._backend = backend
+        self._tokens = tokens
+        self._metrics = metrics
+        self._rng = random.Random()  # noqa: S311 - breaks ties between replicas
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Serve one request.
+
+        Raises:
+            ApiError: the refusal to send.
+            ClientGoneError: nobody is left to answer.
+        """
+        notes = exchange.notes
+        key = auth.authenticate(self._state, exchange.head.credential, time.time())
+        notes["key"] = key.key_id
+        notes["namespace"] = key.id.namespace
+        check_json_body(exchange.head, self._settings.max_body_bytes)
+        request = rerank_request.parse(await exchange.read_body(self._settings.max_body_bytes))
+        notes["documents"] = len(request.documents)
+        model = self._state.resolve(key.id.namespace, request.model)
+        if model is None:
+            raise errors.model_not_found(request.model)
+        if not key.allows(model):
+            raise errors.model_forbidden(request.model)
+        notes["model"] = model.id.name
+        ranking = await exchange.unless_gone(self._rank_in_time(model, request))
+        body = rerank_answer.build(
+            request,
+            ranking,
+            model=model.id.name,
+            request_id=exchange.head.request_id,
+            listed=exchange.path.startswith("/v1/"),
+        )
+        await exchange.respond(200, body)
+
+    async def _rank_in_time(self, model: ModelRecord, request: RerankRequest) -> Ranking:
+        seconds = self._settings.request_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._rank(model, request)
+        except TimeoutError:
+            raise errors.deadline_exceeded(seconds) from None
+
+    async def _rank(self, model: ModelRecord, request: RerankRequest) -> Ranking:
+        body = rerank_request.backend_body(request, model)
+        replica = self._choose(model)
+        if replica is None:
+            raise errors.unavailable(
+                f'No replica of the model "{model.id.name}" is ready.',
+                code="model_not_ready",
+                retry_after=_NO_REPLICA_RETRY_SECONDS,
+            )
+        try:
+            answer = await self._ask(model, replica, body, request.estimated_tokens)
+        except UnreachableError as first:
+            answer = await self._retry(model, replica, first, body, request.estimated_tokens)
+        if answer.status != 200:
+            refusal = rerank_answer.refusal(answer.status, answer.body)
+            if refusal.status >= 500:
+                _log.warning("backend_refused", **_names(model), status=answer.status)
+            raise refusal
+        try:
+            return rerank_answer.parse(answer.body, request)
+        except rerank_answer.BadAnswerError as error:
+            _log.warning("backend_answer_invalid", **_names(model), reason=str(error))
+            raise errors.backend_failed("The model's answer was not a ranking.") from None
+
+    async def _retry(
+        self, model: ModelRecord, failed: Replica, error: UnreachableError, body: bytes, tokens: int
+    ) -> BackendAnswer:
+        """The second and last attempt: a third would let one request that kills replicas kill them all.
+
+        It goes to another replica, or to the same one over a new connection when all that failed was a
+        connection that had been idle.
+        """
+        other = self._choose(model, besides=failed) or (failed if error.stale else None)
+        if other is None:
+            raise _not_reached(model)
+        self._metrics.retries.labels(*model.id).inc()
+        try:
+            return await self._ask(model, other, body, tokens)
+        except UnreachableError:
+            raise _not_reached(model) from None
+
+    async def _ask(self, model: ModelRecord, replica: Replica, body: bytes, tokens: int) -> BackendAnswer:
+        replica.tokens_in_flight += tokens
+        try:
+            return await self._backend.rerank(
+                replica.address, body, self._tokens.of_namespace(model.id.namespace)
+            )
+        except UnreachableError as error:
+            if not error.stale:
+                replica.set_aside_until = time.monotonic() + SET_ASIDE_SECONDS
+            _log.info("replica_unreachable", **_names(model), reason=str(error))
+            raise
+        except InvalidAnswerError as error:
+            _log.warning("backend_answer_invalid", **_names(model), reason=str(error))
+            raise errors.backend_failed("The model's answer could not be read.") from None
+        finally:
+            replica.tokens_in_flight -= tokens
+
+    def _choose(self, model: ModelRecord, *, besides: Replica | None = None) -> Replica | None:
+        return balancer.choose(
+            self._state.replicas(model.id), time.monotonic(), besides=besides, rng=self._rng
+        )
+
+
+def _not_reached(model: ModelRecord) -> ApiError:
+    return errors.unavailable(
+        f'The model "{model.id.name}" could not be reached.', code="model_unreachable", retry_after=1
+    )
+
+
+def _names(model: ModelRecord) -> dict[str, str]:
+    return {"namespace": model.id.namespace, "model": model.id.name}

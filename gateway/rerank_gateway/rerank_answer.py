@@ -1,0 +1,123 @@
+"""From a replica's answer to the gateway's own. Pure.
+
+Documents in the answer come from the request, scores and indexes from the replica, and the order from
+here: by score, ties by index.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from rerank_gateway import errors
+from rerank_gateway.errors import ApiError
+from rerank_gateway.rerank_request import RerankRequest
+
+_DOCUMENTS_PER_SEARCH_UNIT: Final = 100  # Cohere's unit: one query with up to 100 documents
+_MAX_REASON_LENGTH: Final = 1000
+# Whatever could tell where a model runs: URLs, IPv4 and IPv6 addresses with or without a port.
+_ADDRESS: Final = re.compile(
+    r"\b[a-z][a-z0-9+.-]*://\S+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\[?\b(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}\b\]?(?::\d+)?",
+    re.IGNORECASE,
+)
+_TRACE: Final = ("Traceback (most recent call last)", 'File "/')
+
+
+class BadAnswerError(ValueError):
+    """A replica answered 200 with something that is no ranking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """`scores` holds (index, score) from best to worst. `tokens`: what the replica says it read."""
+
+    scores: list[tuple[int, float]]
+    tokens: int
+
+
+def parse(body: bytes, request: RerankRequest) -> Ranking:
+    """Read a replica's answer to `request`.
+
+    Raises:
+        BadAnswerError: an index out of range or repeated, a score that is no finite number, or the wrong
+            number of results.
+    """
+    count = len(request.documents)
+    expected = min(request.top_n or count, count)
+    try:
+        answer = orjson.loads(body)
+        scores = [(result["index"], result["relevance_score"]) for result in answer["results"]]
+        tokens = answer["usage"]["prompt_tokens"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise BadAnswerError(f"not a ranking: {type(error).__name__}") from None
+    if type(tokens) is not int:
+        raise BadAnswerError("usage.prompt_tokens is no integer")
+    for index, score in scores:
+        if type(index) is not int or not 0 <= index < count:
+            raise BadAnswerError("an index that is not in the request")
+        if type(score) not in (float, int) or not math.isfinite(score):
+            raise BadAnswerError("a score that is not a finite number")
+    if len(scores) != expected or len({index for index, _ in scores}) != expected:
+        raise BadAnswerError(f"{len(scores)} results instead of {expected}")
+    scores.sort(key=_best_first)
+    return Ranking(scores, tokens)
+
+
+def build(request: RerankRequest, ranking: Ranking, *, model: str, request_id: str, listed: bool) -> bytes:
+    """The answer for the client. `listed` adds `object: "list"`, which clients of `/rerank` refuse."""
+    documents = request.documents
+    results: list[dict[str, Any]]
+    if request.return_documents:
+        results = [
+            {"index": index, "relevance_score": score, "document": {"text": documents[index]}}
+            for index, score in ranking.scores
+        ]
+    else:
+        results = [{"index": index, "relevance_score": score} for index, score in ranking.scores]
+    return orjson.dumps(
+        {
+            "id": f"rerank-{request_id}",
+            **({"object": "list"} if listed else {}),
+            "model": model,
+            "results": results,
+            "usage": {"prompt_tokens": ranking.tokens, "total_tokens": ranking.tokens},
+            "meta": {
+                "api_version": {"version": "1"},
+                "billed_units": {"search_units": -(-len(documents) // _DOCUMENTS_PER_SEARCH_UNIT)},
+                "tokens": {"input_tokens": ranking.tokens},
+            },
+        }
+    )
+
+
+def refusal(status: int, body: bytes) -> ApiError:
+    """What to tell the client when a replica refused the request.
+
+    A 400, 413 or 422 is about the client's own text (most often a document that is too long for the
+    model) and passes with its reason. Everything else is ours to answer for, without details. So is the
+    400 that vLLM sends when a score is NaN and JSON cannot hold it.
+    """
+    reason, param = _reason(body)
+    if status in (400, 413, 422) and reason and not reason.startswith("Out of range float values"):
+        return errors.invalid(reason, param=param, status=status, code="refused_by_model")
+    if status == 503:
+        return errors.unavailable("The model is overloaded.", code="model_overloaded", retry_after=1)
+    return errors.backend_failed("The model failed to answer this request.")
+
+
+def _reason(body: bytes) -> tuple[str, str | None]:
+    try:
+        error = orjson.loads(body)["error"]
+        reason, param = error["message"], error.get("param")
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return "", None
+    if not isinstance(reason, str) or any(sign in reason for sign in _TRACE):
+        return "", None
+    clean = _ADDRESS.sub("(address)", reason)[:_MAX_REASON_LENGTH]
+    return clean, param if isinstance(param, str) and len(param) <= 100 else None
+
+
+def _best_first(entry: tuple[int, float]) -> tuple[float, int]:
+    return -entry[1], entry[0]

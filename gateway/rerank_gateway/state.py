@@ -1,0 +1,194 @@
+"""Everything that the gateway knows of the cluster, indexed for one look-up per question.
+
+Sources (`reflector.py`, `folder.py`) write, the data path reads. One event loop, and no await between a
+read and its use, so a plain dict is consistent. Updates cost what changed, never what is there.
+"""
+
+from collections.abc import Callable, Iterable
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
+
+from rerank_gateway.balancer import Replica
+from rerank_gateway.records import (
+    Address,
+    KeyHash,
+    KeyRecord,
+    Kind,
+    ModelRecord,
+    ObjectId,
+    Record,
+    SliceRecord,
+)
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class KnownKey(NamedTuple):
+    """A digest that some APIKey accepts, with the APIKey and the validity of this digest."""
+
+    hash: KeyHash
+    key: KeyRecord
+
+
+class _Claim(NamedTuple):
+    """A model's claim to a name. Claims sort by strength: how it is named, age, name."""
+
+    rank: int
+    created: float
+    model: str
+
+
+class State:
+    """The indexes. `removed` is told of each replica that is no longer to be called."""
+
+    def __init__(self, removed: Callable[[Replica], None] = lambda _: None) -> None:
+        self._removed = removed
+        self._objects: dict[Kind, dict[ObjectId, Record]] = {kind: {} for kind in Kind}
+        self._keys: dict[str, tuple[KnownKey, ...]] = {}
+        self._names: dict[ObjectId, tuple[_Claim, ...]] = {}
+        self._models: dict[str, dict[str, ModelRecord]] = {}
+        self._slices: dict[ObjectId, dict[str, SliceRecord]] = {}
+        self._replicas: dict[ObjectId, dict[Address, Replica]] = {}
+        self._ready: dict[ObjectId, tuple[Replica, ...]] = {}
+
+    # Questions of the data path
+
+    def keys(self, sha256: str) -> tuple[KnownKey, ...]:
+        """The APIKeys that list this digest, oldest first. Two can: a copied status names the same hash."""
+        return self._keys.get(sha256, ())
+
+    def resolve(self, namespace: str, name: str) -> ModelRecord | None:
+        """The model that `name` means in `namespace`: metadata.name, then aliases, then repository id.
+
+        Among equals the oldest wins, then the first by name, so a newcomer never takes over a name.
+        """
+        claims = self._names.get(ObjectId(namespace, name))
+        return self._models[namespace][claims[0].model] if claims else None
+
+    def models(self, namespace: str) -> list[ModelRecord]:
+        """The namespace's models by name."""
+        return [model for _, model in sorted(self._models.get(namespace, {}).items())]
+
+    def replicas(self, model: ObjectId) -> tuple[Replica, ...]:
+        """The ready replicas of a model."""
+        return self._ready.get(model, ())
+
+    def count(self, kind: Kind) -> int:
+        return len(self._objects[kind])
+
+    # What the sources do
+
+    def put(self, kind: Kind, record: Record) -> None:
+        """Add an object or replace its former state."""
+        old = self._objects[kind].get(record.id)
+        if old == record:
+            return
+        self._objects[kind][record.id] = record
+        self._index(old, record)
+
+    def remove(self, kind: Kind, identity: ObjectId) -> None:
+        """Forget an object. Forgetting what is not there is fine."""
+        old = self._objects[kind].pop(identity, None)
+        if old is not None:
+            self._index(old, None)
+
+    def replace(self, kind: Kind, records: Iterable[Record], *, namespace: str | None = None) -> None:
+        """Make `records` all there is of a kind (in one namespace, or everywhere): what is not listed goes.
+
+        This is what heals a lost DELETE: a relist says what exists, and nothing else does.
+        """
+        listed = {record.id: record for record in records}
+        for record in listed.values():  # first, so that an address that moves between slices stays
+            self.put(kind, record)
+        vanished = [
+            identity
+            for identity in self._objects[kind]
+            if identity not in listed and namespace in (None, identity.namespace)
+        ]
+        for identity in vanished:
+            self.remove(kind, identity)
+
+    # Indexes
+
+    def _index(self, old: Record | None, new: Record | None) -> None:
+        if isinstance(old, KeyRecord):
+            self._drop_key(old)
+        elif isinstance(old, ModelRecord):
+            self._drop_model(old)
+        elif isinstance(old, SliceRecord):
+            self._drop_slice(old)
+        if isinstance(new, KeyRecord):
+            self._add_key(new)
+        elif isinstance(new, ModelRecord):
+            self._add_model(new)
+        elif isinstance(new, SliceRecord):
+            self._add_slice(new)
+        slices = [record for record in (old, new) if isinstance(record, SliceRecord)]
+        for model in dict.fromkeys(_model_of(record) for record in slices):
+            self._reconcile_replicas(model)
+
+    def _drop_key(self, key: KeyRecord) -> None:
+        for entry in key.hashes:
+            rest = tuple(known for known in self._keys.get(entry.sha256, ()) if known.key.id != key.id)
+            _set_or_drop(self._keys, entry.sha256, rest)
+
+    def _add_key(self, key: KeyRecord) -> None:
+        for entry in key.hashes:
+            rivals = (*self._keys.get(entry.sha256, ()), KnownKey(entry, key))
+            self._keys[entry.sha256] = tuple(sorted(rivals, key=lambda k: (k.key.created, k.key.id)))
+
+    def _drop_model(self, model: ModelRecord) -> None:
+        namespace = model.id.namespace
+        for name in model.names:
+            claims = self._names.get(ObjectId(namespace, name), ())
+            rest = tuple(claim for claim in claims if claim.model != model.id.name)
+            _set_or_drop(self._names, ObjectId(namespace, name), rest)
+        siblings = self._models[namespace]
+        del siblings[model.id.name]
+        _set_or_drop(self._models, namespace, siblings)
+
+    def _add_model(self, model: ModelRecord) -> None:
+        namespace = model.id.namespace
+        self._models.setdefault(namespace, {})[model.id.name] = model
+        for name in model.names:
+            claim = _Claim(_rank(model, name), model.created, model.id.name)
+            claims = (*self._names.get(ObjectId(namespace, name), ()), claim)
+            self._names[ObjectId(namespace, name)] = tuple(sorted(claims))
+
+    def _drop_slice(self, record: SliceRecord) -> None:
+        slices = self._slices[_model_of(record)]
+        del slices[record.id.name]
+        _set_or_drop(self._slices, _model_of(record), slices)
+
+    def _add_slice(self, record: SliceRecord) -> None:
+        self._slices.setdefault(_model_of(record), {})[record.id.name] = record
+
+    def _reconcile_replicas(self, model: ObjectId) -> None:
+        """Keep the Replica objects (and so their load) of addresses that stay."""
+        known = self._replicas.get(model, {})
+        slices = sorted(self._slices.get(model, {}).items(), key=itemgetter(0))
+        wanted = dict.fromkeys(address for _, record in slices for address in record.ready)
+        replicas = {address: known.get(address) or Replica(address) for address in wanted}
+        _set_or_drop(self._replicas, model, replicas)
+        _set_or_drop(self._ready, model, tuple(replicas.values()))
+        for address, replica in known.items():
+            if address not in replicas:
+                self._removed(replica)
+
+
+def _rank(model: ModelRecord, name: str) -> int:
+    if name == model.id.name:
+        return 0
+    return 1 if name in model.aliases else 2
+
+
+def _model_of(record: SliceRecord) -> ObjectId:
+    return ObjectId(record.id.namespace, record.model)
+
+
+def _set_or_drop(index: dict[_K, _V], key: _K, value: _V) -> None:
+    if value:
+        index[key] = value
+    else:
+        index.pop(key, None)
