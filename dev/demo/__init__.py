@@ -1,0 +1,1 @@
+"""`make demo`: from nothing to a ranked table, with the same two files that a newcomer applies."""
