@@ -1,14 +1,16 @@
 """What the chart makes."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 
 from manifests.render import CHART, CRD_COPIES, CRDS, INSTALL, NAMESPACE, install_yaml
+from rerank_gateway import config as gateway_config
+from rerank_operator import config as operator_config
 from tests.charts.pod_security import pod_specs, violations
 
 Objects = list[dict[str, Any]]
@@ -254,6 +256,47 @@ def test_values_reach_the_programs(render: Render) -> None:
     for _, spec in pod_specs(changed):
         assert spec["nodeSelector"] == {"disk": "fast"}
         assert spec["tolerations"] == [{"key": "infra", "operator": "Exists"}]
+
+
+def test_the_operator_reads_what_the_chart_tells(render: Render) -> None:
+    told = env(render('watchNamespaces=["team-b","team-a"]'), "rerank-operator")
+    by_field = {"RERANK_NAMESPACE": NAMESPACE, "RERANK_POD_NAME": "rerank-operator-0"}
+    settings = operator_config.from_environment({**told, **by_field})
+    assert settings.watch_namespaces == ("team-a", "team-b")
+    assert settings.runtime_image_cpu == "rerank-runtime:0.1.0-cpu"
+    assert settings.gateway_url == f"http://rerank-gateway.{NAMESPACE}/v1/rerank"
+    assert settings.hub_endpoint is None
+    # Nothing is set that the program would silently ignore.
+    read = recorded(operator_config.from_environment, {**told, **by_field})
+    assert read >= told.keys()
+
+
+def test_the_gateway_reads_what_the_chart_tells(render: Render) -> None:
+    told = env(render("gateway.maxBodyBytes=20971520", "gateway.drainSeconds=30"), "rerank-gateway")
+    settings = gateway_config.from_environment(told)
+    assert settings.namespaces == ()
+    assert settings.max_body_bytes == 20971520
+    assert settings.drain_seconds == 30
+    assert settings.request_timeout_seconds == 60
+    assert recorded(gateway_config.from_environment, told) >= told.keys()
+
+
+def recorded(read: Callable[[Mapping[str, str]], object], told: Mapping[str, str]) -> set[str]:
+    """The names of the variables that a program looks at."""
+
+    class Recording(dict[str, str]):
+        names: ClassVar[set[str]] = set()
+
+        def get(self, key: str, default: Any = None) -> Any:
+            self.names.add(key)
+            return super().get(key, default)
+
+        def __getitem__(self, key: str) -> str:
+            self.names.add(key)
+            return super().__getitem__(key)
+
+    read(Recording(told))
+    return Recording.names
 
 
 @pytest.mark.parametrize(("timeout", "drain"), [(60, 15), (600, 30), (1, 0)])
