@@ -1,23 +1,70 @@
-"""The command line: `python3 -m dev.cluster up|down|env`. Needs nothing but Python's own library."""
+"""The command line: `python3 -m dev.cluster COMMAND`. Needs nothing but Python's own library.
+
+The variable CLUSTER chooses where: `native` (from source on this machine), `kind`, or `current`.
+"""
 
 import argparse
+import os
 import shlex
+import shutil
 import sys
+from collections.abc import Sequence
+from typing import Protocol
 
+from dev.cluster.adapters import CurrentCluster, KindCluster
 from dev.cluster.errors import ClusterError
+from dev.cluster.images import PRODUCTS
 from dev.cluster.native import NativeCluster
+
+
+class Cluster(Protocol):
+    """What every kind of cluster can do."""
+
+    def up(self) -> None: ...
+    def down(self) -> None: ...
+    def environment(self) -> dict[str, str]: ...
+    def images(self, targets: Sequence[str]) -> str: ...
+    def tag(self) -> str: ...
+    def gpus(self, count: int, product_name: str, memory_mib: int) -> None: ...
+
+
+def chosen() -> Cluster:
+    """Return the cluster that CLUSTER names; by default kind where it and Docker are, else native."""
+    kinds: dict[str, type[Cluster]] = {
+        "native": NativeCluster,
+        "kind": KindCluster,
+        "current": CurrentCluster,
+    }
+    have_kind = shutil.which("docker") is not None and shutil.which("kind") is not None
+    name = os.environ.get("CLUSTER") or ("kind" if have_kind else "native")
+    if name not in kinds:
+        raise ClusterError(f"CLUSTER={name}: choose one of {', '.join(kinds)}")
+    return kinds[name]()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
+    targets = [product.target for product in PRODUCTS]
+    whole = argparse.ArgumentParser(prog="python3 -m dev.cluster", description=__doc__)
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("up", help="bring the cluster up; returns at once where it is")
+    commands.add_parser("down", help="take it down and leave nothing but the cache")
+    commands.add_parser("env", help="print shell lines that point kubectl and helm at it")
+    commands.add_parser("tag", help="print the tag of the images of this tree")
+    images = commands.add_parser("images", help="build and load images; print their tag")
+    images.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(targets)}; default all")
+    gpu = commands.add_parser("gpu", help="pretend that the node has GPUs; 0 takes them away")
+    gpu.add_argument("count", type=int)
+    gpu.add_argument("--product", default="NVIDIA-L4")
+    gpu.add_argument("--memory", type=int, default=23034, metavar="MiB")
+    return whole
 
 
 def main() -> int:
     """Run one command and return the exit status: 1 with one clear message where it failed."""
-    parser = argparse.ArgumentParser(prog="python3 -m dev.cluster", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="bring the cluster up; returns at once where it is")
-    commands.add_parser("down", help="take it down and leave nothing but the cache")
-    commands.add_parser("env", help="print shell lines that point kubectl and helm at it")
-    arguments = parser.parse_args()
-    cluster = NativeCluster()
+    arguments = parser().parse_args()
     try:
+        cluster = chosen()
         match arguments.command:
             case "up":
                 cluster.up()
@@ -26,6 +73,12 @@ def main() -> int:
             case "env":
                 for name, value in cluster.environment().items():
                     print(f"export {name}={shlex.quote(value)}")
+            case "tag":
+                print(cluster.tag())
+            case "images":
+                print(cluster.images(arguments.targets or [product.target for product in PRODUCTS]))
+            case "gpu":
+                cluster.gpus(arguments.count, arguments.product, arguments.memory)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

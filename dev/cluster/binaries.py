@@ -94,7 +94,9 @@ def _build(go: str, folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     targets = ["./cmd/...", HELM]
-    total = len(run([go, "list", "-deps", *targets], cwd=SOURCE, environment=ENVIRONMENT, seconds=900).split())
+    total = len(
+        run([go, "list", "-deps", *targets], cwd=SOURCE, environment=ENVIRONMENT, seconds=900).split()
+    )
     command = [go, "build", "-v", "-trimpath", "-ldflags", LINKER_FLAGS, "-o", f"{unfinished}/", *targets]
     _compile(command, total)
     for name in NAMES:

@@ -2,16 +2,20 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from dev.cluster import binaries, control_plane, leftovers, network, node, packages, processes
+from dev.cluster.builder import Builder, base_key
 from dev.cluster.containerd import PAUSE_IMAGE, Containerd
 from dev.cluster.control_plane import ControlPlane, Ports
 from dev.cluster.errors import ClusterError
+from dev.cluster.gpu import set_gpus
+from dev.cluster.images import REGISTRY, content_keys, product, tag
 from dev.cluster.locking import locked
 from dev.cluster.node import Node
 from dev.cluster.oci import load, program_image
-from dev.cluster.paths import Layout, state_dir
+from dev.cluster.paths import REPOSITORY, Layout, state_dir
 from dev.cluster.progress import say
 
 PORTS = Ports(etcd=12379, etcd_peer=12380, apiserver=6443, controller_manager=10257, scheduler=10259)
@@ -44,13 +48,39 @@ class NativeCluster:
             self.plane(programs).start()
             Node(self.plane(programs), self.containerd).start()
 
-    def start_containerd(self) -> None:
-        """Start the container runtime alone, so that images can be loaded before the cluster is up."""
+    def images(self, targets: Sequence[str]) -> str:
+        """Build the images of these targets and give them to the node. Needs only its containerd.
+
+        Args:
+            targets: stages of the Dockerfile.
+
+        Returns:
+            The tag of all images.
+        """
         require_root()
         with locked("cluster"):
-            packages.install(packages.CONTROL_PLANE_TOOLS + packages.NODE_TOOLS)
+            packages.install(packages.NODE_TOOLS)
+            if not self._anchored():
+                self._clear_ruins()
             self.layout.create()
             self.containerd.start()
+        with locked("images"):
+            packages.install(packages.IMAGE_TOOLS)
+            keys = content_keys(REPOSITORY, base_key())
+            common_tag = tag(REPOSITORY, keys)
+            for target in targets:
+                name = REGISTRY + product(target).reference(common_tag)
+                if name in self.containerd.images():
+                    continue
+                image = Builder.in_cache().image(REPOSITORY, target, keys[target])
+                say("images", f"loading {target}")
+                sent = load(self.containerd, image, name)
+                say("images", f"loaded {name} ({sent / 1e6:.0f} MB were new)")
+        return common_tag
+
+    def tag(self) -> str:
+        """Return the tag that the images of this tree have or would have."""
+        return tag(REPOSITORY, content_keys(REPOSITORY, base_key()))
 
     def down(self) -> None:
         """Stop the cluster and remove all that it left on the machine. The cache stays. Idempotent."""
@@ -58,6 +88,11 @@ class NativeCluster:
         with locked("cluster"):
             self._clear()
         say("cluster", "down")
+
+    def gpus(self, count: int, product_name: str, memory_mib: int) -> None:
+        """Pretend that the node has this many GPUs; 0 takes them away."""
+        the_node = Node(self.plane(binaries.binaries()), self.containerd)
+        set_gpus(the_node.kubectl, node.NAME, count, product_name, memory_mib)
 
     def environment(self) -> dict[str, str]:
         """Return the variables that point kubectl and helm at the cluster.
@@ -76,7 +111,7 @@ class NativeCluster:
     def _start_containerd(self, programs: Path) -> None:
         self.containerd.start()
         if PAUSE_IMAGE not in self.containerd.images():
-            load(self.containerd, program_image("pause", (programs / "pause").read_bytes()), [PAUSE_IMAGE])
+            load(self.containerd, program_image("pause", (programs / "pause").read_bytes()), PAUSE_IMAGE)
 
     def _anchored(self) -> bool:
         """Return whether there is something to go on with: a part that is missing is then started."""

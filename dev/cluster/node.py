@@ -136,7 +136,11 @@ class Node:
             "makeIPTablesUtilChains": False,  # kube-proxy's nftables mode needs none of them
             "imageGCHighThresholdPercent": 100,  # an image that is collected cannot be pulled again
             "imageMinimumGCAge": "24h",
-            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "evictionHard": {
+                "memory.available": "100Mi",
+                "nodefs.available": "1%",
+                "imagefs.available": "1%",
+            },
             "podLogsDir": str(self.plane.layout.root / "pod-logs"),
             "volumePluginDir": str(self.kubelet_root / "volume-plugins"),
             "registerNode": True,

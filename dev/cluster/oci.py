@@ -116,13 +116,13 @@ def read_layout(folder: Path, tag: str) -> Image:
     raise ClusterError(f"no image {tag} in {folder}")
 
 
-def load(containerd: Containerd, image: Image, names: list[str]) -> int:
-    """Give containerd an image under these names, sending only what it lacks.
+def load(containerd: Containerd, image: Image, image_name: str) -> int:
+    """Give containerd an image under a name, sending only what it lacks.
 
     Args:
         containerd: a running one.
         image: what to give.
-        names: full names, such as `docker.io/library/rerank-operator:0.1.0`.
+        image_name: the full name, such as `docker.io/library/rerank-operator:0.1.0`.
 
     Returns:
         The bytes sent.
@@ -138,27 +138,20 @@ def load(containerd: Containerd, image: Image, names: list[str]) -> int:
     assert process.stdin is not None and process.stdout is not None  # noqa: S101,PT018 - pipes were asked for
     try:
         with process.stdin, tarfile.open(fileobj=process.stdin, mode="w|") as archive:
-            for name, content in archive_entries(image.manifest, missing, names):
+            for name, content in archive_entries(image.manifest, missing, image_name):
                 _add(archive, name, content)
     except BrokenPipeError:
         pass  # it said why on its output
     said = process.stdout.read().decode(errors="replace")
     if process.wait() != 0:
-        raise ClusterError(f"containerd did not take {names[0]}: {said.strip()[-1000:]}")
+        raise ClusterError(f"containerd did not take {image_name}: {said.strip()[-1000:]}")
     return sum(blob.size for blob in missing)
 
 
-def archive_entries(
-    manifest: Blob, blobs: list[Blob], names: list[str]
-) -> Iterator[tuple[str, bytes | Path]]:
+def archive_entries(manifest: Blob, blobs: list[Blob], image_name: str) -> Iterator[tuple[str, bytes | Path]]:
     """Yield the files of an OCI archive that names one image, in the order of the archive."""
-    index = {
-        "schemaVersion": 2,
-        "mediaType": INDEX,
-        "manifests": [
-            {**manifest.descriptor(), "annotations": {"io.containerd.image.name": name}} for name in names
-        ],
-    }
+    named = {**manifest.descriptor(), "annotations": {"io.containerd.image.name": image_name}}
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [named]}
     yield "oci-layout", LAYOUT
     for blob in (*blobs, manifest):
         yield f"blobs/{blob.digest.replace(':', '/', 1)}", blob.content

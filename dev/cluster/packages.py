@@ -41,7 +41,11 @@ NODE_TOOLS = (
     Tool("ethtool", "ethtool"),
     Tool("mount", "mount"),
 )
-IMAGE_TOOLS = (Tool("buildah", "buildah"), Tool("mmdebstrap", "mmdebstrap"))
+IMAGE_TOOLS = (
+    Tool("buildah", "buildah"),
+    Tool("skopeo", "skopeo"),
+    Tool("mmdebstrap", "mmdebstrap"),
+)
 
 
 def install(tools: tuple[Tool, ...]) -> None:

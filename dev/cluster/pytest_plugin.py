@@ -30,9 +30,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     with locked("build"):
         programs = binaries()
     layout = Layout(tmp_path_factory.mktemp("control-plane"))
-    plane = ControlPlane(
-        layout, str(programs), "127.0.0.1", free_ports(), nodes=False, dies_with_parent=True
-    )
+    plane = ControlPlane(layout, str(programs), "127.0.0.1", free_ports(), nodes=False, dies_with_parent=True)
     try:
         plane.start()
         yield Access.to(plane)

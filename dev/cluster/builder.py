@@ -1,0 +1,153 @@
+"""Building images with buildah, without a daemon and without pulling anything.
+
+Results stand in one OCI layout folder in the cache, uncompressed, each layer once.
+"""
+
+import json
+import os
+import platform
+import ssl
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev.cluster.commands import run, succeeds
+from dev.cluster.errors import ClusterError
+from dev.cluster.images import buildable
+from dev.cluster.oci import Image, read_layout
+from dev.cluster.paths import SOURCE, cache_dir
+from dev.cluster.progress import say
+
+BASE_PACKAGES = ("ca-certificates", "libnuma1", "python3", "python3-venv")
+IMAGE_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian's images keep the certificates of authorities."""
+REPORT_SECONDS = 15.0
+
+
+def base_key() -> str:
+    """Return the name of the base image: it changes with what is asked for, not with Debian's updates."""
+    return f"{suite()}-{'-'.join(BASE_PACKAGES)}"
+
+
+def suite() -> str:
+    """Return the code name of this machine's Debian, from which the base image is made."""
+    release = platform.freedesktop_os_release()
+    try:
+        return release["VERSION_CODENAME"]
+    except KeyError as error:
+        raise ClusterError("images are built on Debian or Ubuntu, by the release's code name") from error
+
+
+@dataclass(frozen=True)
+class Builder:
+    """buildah with its own storage in the cache."""
+
+    folder: Path
+
+    @classmethod
+    def in_cache(cls) -> "Builder":
+        return cls(cache_dir() / "images")
+
+    @property
+    def layout(self) -> Path:
+        """The OCI layout folder of everything built."""
+        return self.folder / "layout"
+
+    @property
+    def _storage(self) -> Path:
+        return self.folder / "storage"
+
+    @property
+    def _run(self) -> Path:
+        return Path("/run/rerank-operator/buildah")
+
+    def image(self, context: Path, target: str, key: str) -> Image:
+        """Return the image of a target, built where the cache has none of that key.
+
+        Args:
+            context: the folder with the Dockerfile.
+            target: one of its stages.
+            key: name of everything that it is made from.
+
+        Raises:
+            ClusterError: the build failed; with the end of what it printed.
+        """
+        name = f"{target}-{key}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._built(name):
+            self._build(context, target, name)
+        return read_layout(self.layout, name)
+
+    def _built(self, name: str) -> bool:
+        try:
+            index = json.loads((self.layout / "index.json").read_text())
+        except FileNotFoundError:
+            return False
+        refs = [entry.get("annotations", {}) for entry in index["manifests"]]
+        return any(ref.get("org.opencontainers.image.ref.name") == name for ref in refs)
+
+    def _build(self, context: Path, target: str, name: str) -> None:
+        base = self._base()
+        started = time.monotonic()
+        say("images", f"building {target}")
+        bundle = ssl.get_default_verify_paths().cafile
+        trust = ["--volume", f"{Path(bundle).resolve()}:{IMAGE_BUNDLE}:ro"] if bundle else []
+        image = f"localhost/rerank-{name}"
+        words = ["build", "--layers", "--isolation", "chroot", "--network", "host", *trust]
+        words += ["--pull=never", "--ignorefile", str(SOURCE / "dockerignore")]
+        words += ["--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"SSL_CERT_FILE={IMAGE_BUNDLE}"]
+        file = self.folder / f"{target}.Dockerfile"
+        file.write_text(buildable(context, base_key()))
+        words += ["--target", target, "--tag", image, "--file", str(file), str(context)]
+        self._follow(target, self._buildah(*words))
+        say("images", f"exporting {target}")
+        source = f"containers-storage:[overlay@{self._storage}+{self._run}]{image}"
+        copy = ["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-oci-accept-uncompressed-layers"]
+        run([*copy, source, f"oci:{self.layout}:{name}"], seconds=900)
+        say("images", f"built {target} in {time.monotonic() - started:.0f} s")
+
+    def _base(self) -> str:
+        """Return the name of the base image, made from Debian's packages where there is none yet."""
+        image = f"localhost/rerank-base:{base_key()}"
+        if succeeds(self._buildah("inspect", "--type", "image", image)):
+            return image
+        say("images", f"making the base image from Debian {suite()}")
+        archive = self.folder / "base.tar"
+        include = f"--include={','.join(BASE_PACKAGES)}"
+        run(["mmdebstrap", "--mode=root", "--variant=minbase", include, suite(), archive], seconds=900)
+        container = run(self._buildah("from", "scratch")).strip()
+        run(self._buildah("add", "--quiet", container, str(archive), "/"))
+        run(self._buildah("commit", "--quiet", "--rm", container, image))
+        archive.unlink()
+        return image
+
+    def _buildah(self, *words: str) -> list[str]:
+        storage = ["--root", str(self._storage), "--runroot", str(self._run), "--storage-driver", "overlay"]
+        return ["buildah", *storage, *words]
+
+    def _follow(self, target: str, command: list[str]) -> None:
+        """Run a build, keep its output in a log, and report its last line now and then."""
+        log = self.folder / f"{target}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+            waiter = threading.Thread(target=process.wait)
+            waiter.start()
+            while waiter.is_alive():
+                waiter.join(timeout=REPORT_SECONDS)
+                if waiter.is_alive():
+                    say("images", f"building {target}: {last_line(log)}")
+        if process.returncode != 0:
+            end = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+            raise ClusterError(f"building {target} failed; all of it is in {log}\n{end}")
+
+
+def last_line(log: Path, limit: int = 100) -> str:
+    """Return the last line that says something, cut to a limit in characters."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
+        lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    return next((line.strip()[:limit] for line in reversed(lines) if line.strip()), "")
