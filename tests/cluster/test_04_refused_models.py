@@ -1,0 +1,115 @@
+"""Models that cannot be served: each says why on itself, within a minute, and heals once it is corrected."""
+
+import time
+
+import pytest
+
+from tests.cluster.harness.cluster import Cluster, events_about
+from tests.cluster.harness.objects import Object, condition, is_true, model, phase, secret
+from tests.cluster.harness.waiting import wait_for
+
+NAMESPACE = "rerank-test-refused"
+WITHIN_SECONDS = 60.0
+# A token that came to be right is seen when the kubelet tries again: 10, 20, 40 s after each failure.
+RETRY_SECONDS = 120.0
+TOKEN = "hf_demo_reader"
+WRONG_TOKEN = "hf_demo_wrong"
+
+REFUSED: dict[str, tuple[str, Object, str, list[str]]] = {
+    # name: repository, further fields, reason, words of the message
+    "unknown-repo": ("demo/does-not-exist", {}, "RepositoryNotFound", ["demo/does-not-exist"]),
+    "unknown-revision": (
+        "demo/word-overlap",
+        {"source": {"revision": "no-such-branch"}},
+        "RevisionNotFound",
+        ["no-such-branch"],
+    ),
+    "gated": ("demo/gated", {}, "RepositoryGated", ["demo/gated", "tokenSecretRef"]),
+    "wrong-token": (
+        "demo/gated",
+        {"source": {"tokenSecretRef": {"name": "hub-token"}}},
+        "TokenRejected",
+        ["token"],
+    ),
+    "not-a-reranker": ("demo/not-a-reranker", {}, "NotAReranker", ["GPT2LMHeadModel"]),
+    "embedding-model": ("sentence-transformers/all-MiniLM-L6-v2", {}, "NotAReranker", ["Cosine"]),
+    "truncated": ("demo/truncated", {}, "WeightsTruncated", ["safetensors"]),
+}
+
+
+@pytest.fixture(scope="module")
+def applied(cluster: Cluster, release: object, namespace_of_module: str) -> float:
+    """All of them, applied at once. Returns when, on the monotonic clock."""
+    objects = [model(name, namespace_of_module, repo, **more) for name, (repo, more, _, _) in REFUSED.items()]
+    cluster.kubectl.apply(secret("hub-token", namespace_of_module, token=WRONG_TOKEN), *objects)
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_reason_stands_on_the_model(cluster: Cluster, applied: float, name: str) -> None:
+    _, _, reason, words = REFUSED[name]
+    left = max(1.0, applied + WITHIN_SECONDS - time.monotonic())
+    ready = cluster.wait_reason(name, NAMESPACE, reason, seconds=left)
+    for word in words:
+        assert word in ready["message"]
+    found = cluster.model(name, NAMESPACE)
+    assert found is not None
+    assert phase(found) == "Failed"
+    assert found["status"]["message"]
+    fetched = name in {"not-a-reranker", "embedding-model"}
+    assert condition(found, "Downloaded")["status"] == str(fetched)
+    [row] = cluster.kubectl.table("md", name, f"--namespace={NAMESPACE}")
+    assert (row["READY"], row["PHASE"]) == ("0/1", "Failed")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_reason_is_an_event(cluster: Cluster, applied: float, name: str) -> None:
+    _, _, reason, _ = REFUSED[name]
+
+    def warned() -> bool:
+        events = events_about(cluster, "ModelDeployment", name, NAMESPACE)
+        return any((event["type"], event["reason"]) == ("Warning", reason) for event in events)
+
+    wait_for(f"a warning {reason}", warned, seconds=WITHIN_SECONDS, story=cluster.story(NAMESPACE))
+
+
+def test_no_token_is_told(cluster: Cluster, applied: float) -> None:
+    """What a model says never holds the token that it was given."""
+    cluster.wait_reason("wrong-token", NAMESPACE, "TokenRejected", seconds=WITHIN_SECONDS)
+    told = [*cluster.api.list("modeldeployments", NAMESPACE), *cluster.api.list("events", NAMESPACE)]
+    assert WRONG_TOKEN not in str(told)
+    [pod] = cluster.pods_of("wrong-token", NAMESPACE)
+    assert WRONG_TOKEN not in str(pod)
+    logs = cluster.kubectl("logs", pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--container=fetch")
+    assert WRONG_TOKEN not in logs
+
+
+def test_corrected_it_downloads(cluster: Cluster, applied: float) -> None:
+    """A token named, a token set right, a revision that exists: each download then goes through by itself.
+
+    That such a model comes to serve is shown where its scores are corrected; here it would only cost time.
+    """
+    corrected = ["gated", "wrong-token", "unknown-revision"]
+    for name in corrected:
+        cluster.wait_reason(name, NAMESPACE, REFUSED[name][2], seconds=WITHIN_SECONDS)
+    hub = {"tokenSecretRef": {"name": "good-token", "key": "hub"}}
+    cluster.kubectl.apply(
+        secret("good-token", NAMESPACE, hub=TOKEN), secret("hub-token", NAMESPACE, token=TOKEN)
+    )
+    cluster.kubectl.patch("md", "gated", NAMESPACE, {"spec": {"model": {"huggingFace": hub}}})
+    branch = {"spec": {"model": {"huggingFace": {"revision": "v2"}}}}
+    cluster.kubectl.patch("md", "unknown-revision", NAMESPACE, branch)
+    waiting = set(corrected)
+
+    def downloaded() -> bool:
+        for name in list(waiting):
+            found = cluster.model(name, NAMESPACE)
+            if is_true(found, "Downloaded"):
+                assert found is not None
+                assert len(found["status"]["model"]["revision"]) == 40
+                cluster.kubectl.delete("md", name, NAMESPACE)  # before vLLM costs its start
+                waiting.remove(name)
+        return not waiting
+
+    story = cluster.story(NAMESPACE)
+    wait_for(f"{corrected} are downloaded", downloaded, seconds=RETRY_SECONDS, story=story)

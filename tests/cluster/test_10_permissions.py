@@ -1,0 +1,61 @@
+"""Pod Security and RBAC: nothing runs with more than it needs, by the API server's own record."""
+
+import pytest
+
+from tests.cluster.harness.cluster import SYSTEM, Cluster
+from tests.cluster.harness.fixtures import Release, Tutorial
+from tests.cluster.harness.grants import grants_of
+
+ENFORCE = "pod-security.kubernetes.io/enforce"
+
+
+def test_every_pod_passes_restricted(cluster: Cluster, tutorial: Tutorial) -> None:
+    """The API server warns of each running pod that would not be admitted: there is none to warn of."""
+    namespaces = sorted({pod["metadata"]["namespace"] for pod in cluster.api.list("pods")})
+    assert {SYSTEM, "default", "demo-hub"} <= set(namespaces)
+    for namespace in namespaces:
+        words = ("label", "namespace", namespace, "--overwrite", "--dry-run=server", f"{ENFORCE}=privileged")
+        cluster.kubectl(*words)
+        done = cluster.shell.attempt("kubectl", *words[:-1], f"{ENFORCE}=restricted")
+        assert done.returncode == 0, done.stderr
+        assert "violate" not in done.stderr, done.stderr
+
+
+def test_the_namespaces_enforce_restricted(cluster: Cluster, tutorial: Tutorial) -> None:
+    """So that every pod of this run was admitted under it."""
+    for name in (SYSTEM, "default"):
+        found = cluster.api.get("namespaces", name)
+        assert found is not None
+        assert found["metadata"]["labels"][ENFORCE] == "restricted"
+
+
+@pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
+def test_every_permission_was_used(
+    cluster: Cluster, release: Release, tutorial: Tutorial, account: str
+) -> None:
+    grants = grants_of(cluster.api, account, SYSTEM)
+    assert grants, f"nothing is bound to {account}"
+    user = f"system:serviceaccount:{SYSTEM}:{account}"
+    events = list(cluster.audit.since(release.audit_start, user=user))
+    unused = [grant for grant in grants if not any(grant.used_by(event) for event in events)]
+    assert not unused, "\n".join(map(str, unused))
+
+
+@pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
+def test_nothing_was_asked_in_vain(
+    cluster: Cluster, release: Release, tutorial: Tutorial, account: str
+) -> None:
+    """No request of ours was forbidden."""
+    user = f"system:serviceaccount:{SYSTEM}:{account}"
+    events = cluster.audit.since(release.audit_start, user=user)
+    forbidden = {str(event) for event in events if event.code == 403}
+    assert not forbidden
+
+
+@pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
+def test_no_secret_was_read(cluster: Cluster, release: Release, tutorial: Tutorial, account: str) -> None:
+    grants = grants_of(cluster.api, account, SYSTEM)
+    assert not [
+        each for each in grants if each.resource == "secrets" and each.verb in {"get", "list", "watch"}
+    ]
+    assert not [each for each in grants if "*" in {each.group, each.resource, each.verb}]
