@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev.cluster.commands import run, succeeds
+from dev.cluster.dockerfile import mounted_stages, with_mounted_images
 from dev.cluster.errors import ClusterError
-from dev.cluster.images import buildable
+from dev.cluster.images import stage_key
 from dev.cluster.oci import Image, read_layout
 from dev.cluster.paths import SOURCE, cache_dir
 from dev.cluster.progress import say
@@ -63,24 +64,29 @@ class Builder:
     def _run(self) -> Path:
         return Path("/run/rerank-operator/buildah")
 
-    def image(self, context: Path, target: str, key: str) -> Image:
-        """Return the image of a target, built where the cache has none of that key.
+    def image(self, context: Path, target: str) -> Image:
+        """Return the image of a target, built where the cache has none of the same content.
 
         Args:
             context: the folder with the Dockerfile.
             target: one of its stages.
-            key: name of everything that it is made from.
 
         Raises:
             ClusterError: the build failed; with the end of what it printed.
         """
-        name = f"{target}-{key}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._built(name):
-            self._build(context, target, name)
+        name = f"{target}-{stage_key(context, target, base_key())}"
+        if not self._exported(name):
+            started = time.monotonic()
+            built = self._stage(context, target)
+            say("images", f"exporting {target}")
+            source = f"containers-storage:[overlay@{self._storage}+{self._run}]{built}"
+            copy = ["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-oci-accept-uncompressed-layers"]
+            run([*copy, source, f"oci:{self.layout}:{name}"], seconds=900)
+            say("images", f"built {target} in {time.monotonic() - started:.0f} s")
         return read_layout(self.layout, name)
 
-    def _built(self, name: str) -> bool:
+    def _exported(self, name: str) -> bool:
         try:
             index = json.loads((self.layout / "index.json").read_text())
         except FileNotFoundError:
@@ -88,25 +94,25 @@ class Builder:
         refs = [entry.get("annotations", {}) for entry in index["manifests"]]
         return any(ref.get("org.opencontainers.image.ref.name") == name for ref in refs)
 
-    def _build(self, context: Path, target: str, name: str) -> None:
+    def _stage(self, context: Path, stage: str) -> str:
+        """Return the name in buildah's storage of a stage's image, built where there is none."""
+        image = f"localhost/rerank-{stage}:{stage_key(context, stage, base_key())}"
+        if succeeds(self._buildah("inspect", "--type", "image", image)):
+            return image
         base = self._base()
-        started = time.monotonic()
-        say("images", f"building {target}")
+        text = (context / "Dockerfile").read_text()
+        mounted = {name: self._stage(context, name) for name in mounted_stages(text, stage)}
+        say("images", f"building {stage}")
+        file = self.folder / f"{stage}.Dockerfile"
+        file.write_text(with_mounted_images(text, mounted))
         bundle = ssl.get_default_verify_paths().cafile
         trust = ["--volume", f"{Path(bundle).resolve()}:{IMAGE_BUNDLE}:ro"] if bundle else []
-        image = f"localhost/rerank-{name}"
         words = ["build", "--layers", "--isolation", "chroot", "--network", "host", *trust]
         words += ["--pull=never", "--ignorefile", str(SOURCE / "dockerignore")]
         words += ["--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"SSL_CERT_FILE={IMAGE_BUNDLE}"]
-        file = self.folder / f"{target}.Dockerfile"
-        file.write_text(buildable(context, base_key()))
-        words += ["--target", target, "--tag", image, "--file", str(file), str(context)]
-        self._follow(target, self._buildah(*words))
-        say("images", f"exporting {target}")
-        source = f"containers-storage:[overlay@{self._storage}+{self._run}]{image}"
-        copy = ["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-oci-accept-uncompressed-layers"]
-        run([*copy, source, f"oci:{self.layout}:{name}"], seconds=900)
-        say("images", f"built {target} in {time.monotonic() - started:.0f} s")
+        words += ["--target", stage, "--tag", image, "--file", str(file), str(context)]
+        self._follow(stage, self._buildah(*words))
+        return image
 
     def _base(self) -> str:
         """Return the name of the base image, made from Debian's packages where there is none yet."""

@@ -1,7 +1,8 @@
 """Reading a Dockerfile just as far as needed to know what files an image is made from. Pure."""
 
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dev.cluster.errors import ClusterError
@@ -73,28 +74,36 @@ def inputs(text: str, target: str) -> Inputs:
     return Inputs(tuple(lines), tuple(sorted(set(sources))))
 
 
-def with_mount_keys(text: str, key_of: Callable[[str], str]) -> str:
-    """Return the Dockerfile with the content key of every mounted stage in the RUN that mounts it.
+def mounted_stages(text: str, target: str) -> tuple[str, ...]:
+    """Return the stages whose files a target's instructions mount while they run."""
+    _, stages = parse(text)
+    lines = inputs(text, target).instructions
+    mounted = (name for line in lines for name in _mounts(line))
+    return tuple(dict.fromkeys(name for name in mounted if name in stages))
 
-    buildah 1.28 reuses the layer of a `RUN --mount=from=STAGE` whose text is unchanged although the
-    stage changed. With the key in the text, the layer is as old as what it was made from.
+
+def with_mounted_images(text: str, image_of: Mapping[str, str]) -> str:
+    """Return the Dockerfile with images in the place of the stages that RUN instructions mount.
+
+    buildah 1.28 gets `RUN --mount=from=STAGE` wrong twice: it reuses the layer when the stage has
+    changed, and it mounts nothing when the stage came from its cache. An image whose name carries
+    the key of its content has neither trouble.
 
     Args:
         text: the Dockerfile.
-        key_of: gives the content key of a stage.
+        image_of: the image of each mounted stage.
     """
     before, stages = parse(text)
     lines = list(before)
     for stage in stages.values():
-        for line in stage.lines:
-            keyword, _, rest = line.partition(" ")
-            mounted = [name for name in _mounted_stages(rest) if name in stages]
-            if keyword.upper() != "RUN" or not mounted:
-                lines.append(line)
-                continue
-            options, command = _options(rest)
-            keys = " ".join(f"{name}={key_of(name)}" for name in mounted)
-            lines.append(f"RUN {' '.join(options)} : {keys}; {command}")
+        for instruction in stage.lines:
+            line = instruction
+            for name in _mounts(instruction):
+                if name in image_of:
+                    line = re.sub(
+                        rf"(--mount=\S*\bfrom=){re.escape(name)}(?=[,\s])", rf"\g<1>{image_of[name]}", line
+                    )
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 
@@ -125,10 +134,7 @@ def _stage(block: list[str], number: int) -> Stage:
                 sources += paths
             else:
                 parents.append(came_from)
-        elif keyword.upper() == "RUN":
-            if "<<" in rest:
-                raise ClusterError(f"a here-document cannot be followed: {rest}")
-            parents += _mounted_stages(rest)
+        parents += _mounts(line)
     return Stage(name, tuple(parents), tuple(sources), tuple(block))
 
 
@@ -145,20 +151,17 @@ def _copied(rest: str) -> tuple[str | None, list[str]]:
     return came_from, paths
 
 
-def _mounted_stages(rest: str) -> list[str]:
-    """Return the stages that a RUN mounts with `--mount=…,from=STAGE`."""
-    options, _ = _options(rest)
-    mounts = [option.removeprefix("--mount=") for option in options if option.startswith("--mount=")]
-    parts = [part for mount in mounts for part in mount.split(",")]
-    return [part.removeprefix("from=") for part in parts if part.startswith("from=")]
-
-
-def _options(rest: str) -> tuple[list[str], str]:
-    """Return the options of a RUN, and its command."""
-    options: list[str] = []
-    command = rest.strip()
-    while command.startswith("--"):
-        option, _, command = command.partition(" ")
-        options.append(option)
-        command = command.lstrip()
-    return options, command
+def _mounts(line: str) -> list[str]:
+    """Return the stages or images that an instruction mounts with `RUN --mount=…,from=NAME`."""
+    keyword, _, rest = line.partition(" ")
+    if keyword.upper() != "RUN":
+        return []
+    if "<<" in rest:
+        raise ClusterError(f"a here-document cannot be followed: {rest}")
+    found: list[str] = []
+    for word in rest.split():
+        if not word.startswith("--"):
+            break  # the command begins
+        parts = word.removeprefix("--mount=").split(",")
+        found += [part.removeprefix("from=") for part in parts if part.startswith("from=")]
+    return found

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.cluster.dockerfile import Inputs, inputs, with_mount_keys
+from dev.cluster.dockerfile import Inputs, inputs
 from dev.cluster.errors import ClusterError
 
 REGISTRY = "docker.io/library/"
@@ -50,12 +50,6 @@ def product(target: str) -> Product:
         if one.target == target:
             return one
     raise ClusterError(f"no image {target}; there are {', '.join(one.target for one in PRODUCTS)}")
-
-
-def buildable(root: Path, base: str) -> str:
-    """Return the Dockerfile as buildah must get it; see `with_mount_keys`."""
-    text = (root / "Dockerfile").read_text()
-    return with_mount_keys(text, lambda stage: content_key(root, inputs(text, stage), base))
 
 
 def content_key(root: Path, made_from: Inputs, base: str) -> str:
@@ -103,8 +97,12 @@ def content_keys(root: Path, base: str) -> dict[str, str]:
         root: the repository.
         base: the base image's own key.
     """
-    text = (root / "Dockerfile").read_text()
-    return {one.target: content_key(root, inputs(text, one.target), base) for one in PRODUCTS}
+    return {one.target: stage_key(root, one.target, base) for one in PRODUCTS}
+
+
+def stage_key(root: Path, stage: str, base: str) -> str:
+    """Return the key of one stage of the repository's Dockerfile; see `content_key`."""
+    return content_key(root, inputs((root / "Dockerfile").read_text(), stage), base)
 
 
 def tag(root: Path, keys: dict[str, str]) -> str:

@@ -72,7 +72,7 @@ class NativeCluster:
                 name = REGISTRY + product(target).reference(common_tag)
                 if name in self.containerd.images():
                     continue
-                image = Builder.in_cache().image(REPOSITORY, target, keys[target])
+                image = Builder.in_cache().image(REPOSITORY, target)
                 say("images", f"loading {target}")
                 sent = load(self.containerd, image, name)
                 say("images", f"loaded {name} ({sent / 1e6:.0f} MB were new)")
