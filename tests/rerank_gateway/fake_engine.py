@@ -1,0 +1,237 @@
+"""A replica as the gateway meets it: vLLM 0.32's /v1/rerank behind the guard, over a real socket.
+
+Exactly as strict as the real one: `top_n` and `max_tokens_per_doc` refuse null, a document is a string or
+`{"content": …}`, a pair longer than the model is 400, errors have vLLM's shape. A document's score is the
+share of the query's words that it holds. `behave` makes the next requests misbehave in ways that a healthy
+server never would.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Behaviour = Literal[
+    "answer",
+    "drain",  # 503 with the guard's draining header
+    "busy",  # 503 of a full queue
+    "fail",  # 500 with a stack trace
+    "reset",  # cut the connection instead of an answer
+    "reset_midway",  # cut it in the middle of the answer
+    "hold",  # answer only when `release` is set
+    "nan",  # the 400 that vLLM gives for a NaN score
+    "leak",  # a 400 that quotes an address
+    "empty_results",
+    "index_out_of_range",
+    "not_json",
+    "not_http",
+]
+
+
+class Content(BaseModel):
+    """vLLM's multimodal document."""
+
+    content: list[dict[str, Any]]
+
+
+class RerankRequest(BaseModel):
+    """The fields of vLLM 0.32's RerankRequest that a text reranker reads; unknown ones are allowed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
+    query: str | Content
+    documents: str | list[str | Content]
+    top_n: int = Field(default_factory=lambda: 0)
+    max_tokens_per_query: int = 0
+    max_tokens_per_doc: int = 0
+    truncate_prompt_tokens: int | None = Field(default=None, ge=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that reached the engine. `connection` counts connections from 0."""
+
+    path: str
+    headers: list[tuple[str, str]]
+    body: dict[str, Any]
+    connection: int
+
+
+@dataclass
+class FakeEngine:
+    """Serves from `async with` on; `address` is where. Words stand for tokens."""
+
+    served_name: str = "minilm"
+    max_model_len: int = 512
+    token: str | None = None
+    seen: list[Seen] = field(default_factory=list)
+    behave: deque[Behaviour] = field(default_factory=deque)
+    always: Behaviour = "answer"
+    cut_reused: bool = False
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    abandoned: int = 0
+    connections: int = 0
+    open: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**26)
+        self.host, self.port = self._server.sockets[0].getsockname()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Refuse new connections and cut the open ones."""
+        self._server.close()
+        self.release.set()
+        for task in list(self._tasks()):
+            task.cancel()
+        while self.open:
+            await asyncio.sleep(0.005)
+
+    def _tasks(self) -> Iterator[asyncio.Task[Any]]:
+        for task in asyncio.all_tasks():
+            if task.get_name() == f"fake-engine-{id(self)}":
+                yield task
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.set_name(f"fake-engine-{id(self)}")
+        number = self.connections
+        self.connections += 1
+        self.open += 1
+        try:
+            for served in range(10**9):
+                seen = await _read(reader, number)
+                if served and self.cut_reused:
+                    break
+                self.seen.append(seen)
+                if not await self._answer(seen, reader, writer):
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self.open -= 1
+            writer.transport.abort()
+
+    async def _answer(
+        self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        behaviour = self.behave.popleft() if self.behave else self.always
+        if behaviour == "reset":
+            return False
+        if behaviour == "not_http":
+            writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+            await writer.drain()
+            return False
+        if behaviour == "hold" and not await self._held(reader):
+            return False
+        status, headers, body = self.respond(seen, behaviour)
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        if behaviour == "reset_midway":
+            body = body[: len(body) // 2]
+        writer.write(head.encode() + headers + b"\r\n" + body)
+        await writer.drain()
+        return behaviour != "reset_midway"
+
+    async def _held(self, reader: asyncio.StreamReader) -> bool:
+        """Wait to be released; False when the client leaves first."""
+        gone = asyncio.create_task(reader.read(1))
+        released = asyncio.create_task(self.release.wait())
+        try:
+            await asyncio.wait((gone, released), return_when=asyncio.FIRST_COMPLETED)
+            if released.done():
+                return True
+            self.abandoned += 1
+            return False
+        finally:
+            gone.cancel()
+            released.cancel()
+            await asyncio.wait((gone, released))
+
+    def respond(self, seen: Seen, behaviour: Behaviour) -> tuple[int, bytes, bytes]:
+        """Status, extra header lines and body for a request."""
+        guarded = dict(seen.headers).get("authorization", "").removeprefix("Bearer ")
+        if self.token is not None and guarded != self.token:
+            return 401, b"", b'{"error":"Unauthorized"}'
+        if seen.path != "/v1/rerank":
+            return 404, b"", b'{"detail":"Not Found"}'
+        if behaviour == "drain":
+            return 503, b"X-Rerank-Draining: true\r\n", _error(503, "draining")
+        if behaviour == "busy":
+            return 503, b"", _error(503, "queue full at 10.0.0.7:8000")
+        if behaviour == "fail":
+            return 500, b"", _error(500, 'Traceback (most recent call last):\n  File "/vllm/x.py"')
+        if behaviour == "nan":
+            return 400, b"", _error(400, "Out of range float values are not JSON compliant: nan")
+        if behaviour == "leak":
+            return 400, b"", _error(400, "refused by http://10.1.2.3:8000/v1 and [fd00::12:34]:8000")
+        if behaviour == "not_json":
+            return 200, b"", b"<html>"
+        return self._rank(seen.body, behaviour)
+
+    def _rank(self, body: dict[str, Any], behaviour: Behaviour) -> tuple[int, bytes, bytes]:
+        try:
+            request = RerankRequest.model_validate(body)
+        except ValidationError as error:
+            return 400, b"", _error(400, str(error.errors()))
+        if request.model not in (None, self.served_name):
+            return 404, b"", _error(404, f"The model `{request.model}` does not exist.", "model")
+        documents = [request.documents] if isinstance(request.documents, str) else request.documents
+        if not documents:
+            return 400, b"", _error(400, "At least one text_pair element must be given")
+        if request.max_tokens_per_doc >= self.max_model_len:
+            return 400, b"", _error(400, "max_tokens_per_doc must be less than max_model_len")
+        assert isinstance(request.query, str)
+        query, tokens, results = request.query.lower().split(), 0, []
+        for index, document in enumerate(documents):
+            assert isinstance(document, str)
+            words = document.lower().split()
+            if request.max_tokens_per_doc:
+                words = words[: request.max_tokens_per_doc]
+            length = len(query) + len(words) + 3
+            if length > self.max_model_len:
+                message = f"This model's maximum context length is {self.max_model_len} tokens"
+                return 400, b"", _error(400, message, "input_tokens")
+            tokens += length
+            score = sum(word in words for word in query) / max(1, len(query))
+            results.append(
+                {
+                    "index": index + (1000 if behaviour == "index_out_of_range" else 0),
+                    "document": {"text": document, "multi_modal": None},
+                    "relevance_score": score,
+                }
+            )
+        results.sort(key=lambda result: -float(str(result["relevance_score"])))
+        results = [] if behaviour == "empty_results" else results[: request.top_n or len(results)]
+        answer = {
+            "id": "score-1",
+            "model": self.served_name,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "results": results,
+        }
+        return 200, b"", json.dumps(answer).encode()
+
+
+async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = [(name.lower(), value) for name, _, value in (line.partition(": ") for line in head[1:-2])]
+    body = await reader.readexactly(int(dict(headers).get("content-length", "0")))
+    return Seen(head[0].split(" ")[1], headers, json.loads(body or b"{}"), connection)
+
+
+def _error(code: int, message: str, param: str | None = None) -> bytes:
+    error = {"message": message, "type": "BadRequestError", "param": param, "code": code}
+    return json.dumps({"error": error}).encode()
+
+
