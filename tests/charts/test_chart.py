@@ -173,7 +173,7 @@ def test_no_rule_leads_around_the_others(objects: Objects) -> None:
 
 def test_the_gateway_only_watches(objects: Objects) -> None:
     rules = one(objects, "ClusterRole", "rerank-gateway")["rules"]
-    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "watch"}
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"list", "watch"}
     assert {resource for rule in rules for resource in rule["resources"]} == {
         "apikeys",
         "modeldeployments",
