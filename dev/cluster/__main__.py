@@ -21,6 +21,7 @@ class Cluster(Protocol):
     """What every kind of cluster can do."""
 
     def up(self) -> None: ...
+    def up_with_images(self, targets: Sequence[str]) -> str: ...
     def down(self) -> None: ...
     def environment(self) -> dict[str, str]: ...
     def images(self, targets: Sequence[str]) -> str: ...
@@ -47,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
     targets = [product.target for product in PRODUCTS]
     whole = argparse.ArgumentParser(prog="python3 -m dev.cluster", description=__doc__)
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("up", help="bring the cluster up; returns at once where it is")
+    up = commands.add_parser("up", help="bring the cluster up; returns at once where it is")
+    up.add_argument(
+        "--images", action="store_true", help="build and load all images meanwhile; print their tag"
+    )
     commands.add_parser("down", help="take it down and leave nothing but the cache")
     commands.add_parser("env", help="print shell lines that point kubectl and helm at it")
     commands.add_parser("tag", help="print the tag of the images of this tree")
@@ -65,7 +69,10 @@ def main() -> int:
     arguments = parser().parse_args()
     try:
         cluster = chosen()
+        every = [product.target for product in PRODUCTS]
         match arguments.command:
+            case "up" if arguments.images:
+                print(cluster.up_with_images(every))
             case "up":
                 cluster.up()
             case "down":
@@ -76,7 +83,7 @@ def main() -> int:
             case "tag":
                 print(cluster.tag())
             case "images":
-                print(cluster.images(arguments.targets or [product.target for product in PRODUCTS]))
+                print(cluster.images(arguments.targets or every))
             case "gpu":
                 cluster.gpus(arguments.count, arguments.product, arguments.memory)
     except ClusterError as error:

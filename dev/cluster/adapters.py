@@ -34,6 +34,11 @@ class KindCluster:
         run(["kind", "export", "kubeconfig", "--name", self.name, "--kubeconfig", path])
         return {"KUBECONFIG": str(path)}
 
+    def up_with_images(self, targets: Sequence[str]) -> str:
+        """Do the one, then the other. Return the images' tag."""
+        self.up()
+        return self.images(targets)
+
     def images(self, targets: Sequence[str]) -> str:
         """Build the images with Docker and load them. Return their tag."""
         common_tag = self.tag()
@@ -73,6 +78,11 @@ class CurrentCluster:
         """Return what this process itself was given."""
         kubeconfig = os.environ.get("KUBECONFIG")
         return {"KUBECONFIG": kubeconfig} if kubeconfig else {}
+
+    def up_with_images(self, targets: Sequence[str]) -> str:
+        """Do the one, then the other. Return the images' tag."""
+        self.up()
+        return self.images(targets)
 
     def images(self, targets: Sequence[str]) -> str:
         """Return the tag given by `RERANK_IMAGE_TAG`: nothing can be loaded into such a cluster."""

@@ -19,6 +19,9 @@ NAMESPACE = "k8s.io"
 PAUSE_IMAGE = "docker.io/library/rerank-pause:1"
 READY_SECONDS = 30.0
 
+# Images are loaded, never pulled: a name that is not there fails at once and asks nobody outside.
+NO_REGISTRY = 'server = "http://127.0.0.1:9"\n'
+
 
 @dataclass(frozen=True)
 class Containerd:
@@ -38,6 +41,10 @@ class Containerd:
     def socket(self) -> Path:
         return self.state / "containerd.sock"
 
+    @property
+    def registries(self) -> Path:
+        return self.layout.config / "registries"
+
     def start(self) -> None:
         """Start it where it does not run, and wait until it answers."""
         self.state.mkdir(parents=True, exist_ok=True)
@@ -45,6 +52,9 @@ class Containerd:
         cni = self.layout.config / "cni"
         cni.mkdir(exist_ok=True)
         (cni / "10-rerank.conflist").write_text(network.cni_config(self.layout))
+        hosts = self.registries / "_default" / "hosts.toml"
+        hosts.parent.mkdir(parents=True, exist_ok=True)
+        hosts.write_text(NO_REGISTRY)
         config = self.layout.config / "containerd.toml"
         config.write_text(self.configuration())
         component = Component(
@@ -110,6 +120,8 @@ disable_apparmor = true
 netns_mounts_under_state_dir = true
 sandbox_image = "{PAUSE_IMAGE}"
 stream_server_address = "127.0.0.1"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{self.registries}"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{network.CNI_PLUGINS}"
 conf_dir = "{self.layout.config}/cni"

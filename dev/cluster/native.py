@@ -3,7 +3,9 @@
 import os
 import socket
 from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from dev.cluster import binaries, control_plane, leftovers, network, node, packages, processes
 from dev.cluster.builder import Builder, base_key
@@ -35,10 +37,10 @@ class NativeCluster:
             ClusterError: not root, something is missing, or a part failed; with its last words.
         """
         require_root()
+        with locked("build"):
+            programs = binaries.binaries()
+        packages.install(packages.CONTROL_PLANE_TOOLS + packages.NODE_TOOLS)
         with locked("cluster"):
-            packages.install(packages.CONTROL_PLANE_TOOLS + packages.NODE_TOOLS)
-            with locked("build"):
-                programs = binaries.binaries()
             if not self._anchored():
                 self._clear_ruins()
                 refuse_taken_ports()
@@ -47,6 +49,21 @@ class NativeCluster:
             self._start_containerd(programs)
             self.plane(programs).start()
             Node(self.plane(programs), self.containerd).start()
+
+    def up_with_images(self, targets: Sequence[str]) -> str:
+        """Bring the cluster up while images are built, and return their tag.
+
+        On a fresh machine the one compiles while the other waits for the network.
+        """
+        with ThreadPoolExecutor() as pool:
+            ready = pool.submit(self.up)
+            loaded = pool.submit(self.images, targets)
+            both: tuple[Future[Any], ...] = (ready, loaded)
+            wait(both, return_when=FIRST_EXCEPTION)
+            if not (ready.done() and loaded.done()):
+                say("cluster", "a part failed; waiting for the other to end")
+            ready.result()
+            return loaded.result()
 
     def images(self, targets: Sequence[str]) -> str:
         """Build the images of these targets and give them to the node. Needs only its containerd.
@@ -58,14 +75,13 @@ class NativeCluster:
             The tag of all images.
         """
         require_root()
+        packages.install(packages.CONTROL_PLANE_TOOLS + packages.NODE_TOOLS + packages.IMAGE_TOOLS)
         with locked("cluster"):
-            packages.install(packages.NODE_TOOLS)
             if not self._anchored():
                 self._clear_ruins()
             self.layout.create()
             self.containerd.start()
         with locked("images"):
-            packages.install(packages.IMAGE_TOOLS)
             keys = content_keys(REPOSITORY, base_key())
             common_tag = tag(REPOSITORY, keys)
             for target in targets:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dev.cluster.commands import run
 from dev.cluster.errors import ClusterError
+from dev.cluster.locking import locked
 from dev.cluster.network import CNI_PLUGINS
 from dev.cluster.progress import say
 
@@ -54,7 +55,20 @@ def install(tools: tuple[Tool, ...]) -> None:
     Raises:
         ClusterError: some are missing and this is not Debian, or we are not root.
     """
-    missing = sorted({tool.package for tool in tools if not tool.present()})
+    if not _missing(tools):
+        return
+    with locked("packages"):  # apt refuses to run twice at once
+        _install(_missing(tools))
+    left = [tool.name for tool in tools if not tool.present()]
+    if left:
+        raise ClusterError(f"still missing after installing packages: {' '.join(left)}")
+
+
+def _missing(tools: tuple[Tool, ...]) -> list[str]:
+    return sorted({tool.package for tool in tools if not tool.present()})
+
+
+def _install(missing: list[str]) -> None:
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -64,6 +78,3 @@ def install(tools: tuple[Tool, ...]) -> None:
     run(["apt-get", "update", "-q"], environment=quiet)
     options = ["-y", "-q", "--no-install-recommends"]
     run(["apt-get", "install", *options, *missing], environment=quiet, seconds=600)
-    left = [tool.name for tool in tools if not tool.present()]
-    if left:
-        raise ClusterError(f"still missing after installing packages: {' '.join(left)}")
