@@ -1,0 +1,201 @@
+"""Deployment: the replicas of a model."""
+
+from dataclasses import dataclass
+
+from rerank_api import names
+from rerank_api.model_deployment import ModelDeployment
+from rerank_operator.builders.metadata import Object, digest, owner_reference
+from rerank_operator.builders.source import Source
+from rerank_operator.pods import FETCH, SERVE, SOURCE_ANNOTATION, TEMPLATE_ANNOTATION
+
+USER = 65532  # the images' own user
+
+# preStop waits up to 120 s for requests in flight, then vLLM gets time to end (runtime: drain).
+GRACE_SECONDS = 150
+# Downloading and loading takes long; past this the Deployment says that it makes no progress, and goes on.
+PROGRESS_DEADLINE_SECONDS = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """What the pods get from the installation. `token_hash`: SHA-256 of the backend token, in hex."""
+
+    image_cpu: str
+    image_cuda: str
+    image_pull_policy: str
+    token_hash: str
+
+
+def deployment(model: ModelDeployment, *, source: Source, settings: PodSettings) -> Object:
+    """The Deployment of `model`."""
+    labels = names.model_labels(model.metadata.name)
+    template = _template(model, labels=labels, source=source, settings=settings)
+    annotations = {SOURCE_ANNOTATION: source.key, TEMPLATE_ANNOTATION: digest(template)}
+    template["metadata"]["annotations"] = annotations
+    on_gpu = model.spec.resources.gpu.count > 0
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": names.child_name(model.metadata.name),
+            "namespace": model.metadata.namespace,
+            "labels": labels,
+            "ownerReferences": [owner_reference(model)],
+        },
+        "spec": {
+            "replicas": model.spec.replicas,
+            "selector": {"matchLabels": {names.MODEL_LABEL: model.metadata.name}},
+            "revisionHistoryLimit": 2,
+            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
+            # A spare GPU is seldom there: a rollout that waits for one would wait for ever.
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}
+                if on_gpu
+                else {"maxSurge": 1, "maxUnavailable": 0},
+            },
+            "template": template,
+        },
+    }
+
+
+def _template(
+    model: ModelDeployment, *, labels: dict[str, str], source: Source, settings: PodSettings
+) -> Object:
+    scheduling = model.spec.scheduling
+    spec: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_serve(model, source=source, settings=settings)],
+        "volumes": [
+            _models_volume(model),
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        ],
+    }
+    if source.repo is not None:
+        spec["initContainers"] = [_fetch(model, source=source, settings=settings)]
+    if scheduling.node_selector:
+        spec["nodeSelector"] = dict(scheduling.node_selector)
+    if scheduling.tolerations:
+        spec["tolerations"] = [dict(toleration) for toleration in scheduling.tolerations]
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def _models_volume(model: ModelDeployment) -> Object:
+    claim = model.spec.model.persistent_volume_claim
+    if claim is None:
+        return {"name": "models", "emptyDir": {}}
+    return {"name": "models", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+
+
+def _fetch(model: ModelDeployment, *, source: Source, settings: PodSettings) -> Object:
+    hub = model.spec.model.hugging_face
+    token = hub.token_secret_ref if hub else None
+    env: list[Object] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108  # the pod's own volume
+    if token is not None:
+        reference = {"name": token.name, "key": token.key}
+        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+    if source.needs_pin:
+        pin = {"name": names.child_name(model.metadata.name), "key": source.key, "optional": True}
+        env.append({"name": "RERANK_PINNED_REVISION", "valueFrom": {"configMapKeyRef": pin}})
+    args = ["fetch", f"--repo={source.repo}", f"--revision={source.revision}", "--dir=/models"]
+    if source.endpoint is not None:
+        args.insert(3, f"--endpoint={source.endpoint}")
+    return {
+        "name": FETCH,
+        **_image(model, settings),
+        "args": args,
+        "env": env,
+        "ports": [_port(names.STATUS_PORT_NAME, names.STATUS_PORT)],
+        "resources": _resources(model, gpu=False),
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own volume
+        ],
+        **_hardened(),
+    }
+
+
+def _serve(model: ModelDeployment, *, source: Source, settings: PodSettings) -> Object:
+    on_volume = model.spec.model.persistent_volume_claim is not None
+    return {
+        "name": SERVE,
+        **_image(model, settings),
+        "args": [
+            "serve",
+            source.directory,
+            f"--name={model.metadata.name}",
+            f"--method={model.spec.scoring.method}",
+            f"--device={'cuda' if model.spec.resources.gpu.count else 'cpu'}",
+        ],
+        "env": [
+            {"name": "HOME", "value": "/tmp"},  # noqa: S108  # the pod's own volume
+            {"name": "HF_HUB_OFFLINE", "value": "1"},
+            {"name": "RERANK_BACKEND_TOKEN_SHA256", "value": settings.token_hash},
+        ],
+        "ports": [
+            _port(names.HTTP_PORT_NAME, names.HTTP_PORT),
+            _port(names.STATUS_PORT_NAME, names.STATUS_PORT),
+        ],
+        "resources": _resources(model, gpu=True),
+        "readinessProbe": _probe("/readyz", period=2, failures=3),
+        "livenessProbe": _probe("/livez", period=10, failures=6),
+        "lifecycle": {"preStop": {"exec": {"command": ["rerank-runtime", "drain"]}}},
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models/pvc", "readOnly": True}
+            if on_volume
+            else {"name": "models", "mountPath": "/models", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own volume
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  # the pod's own volume
+        ],
+        **_hardened(),
+    }
+
+
+def _image(model: ModelDeployment, settings: PodSettings) -> Object:
+    image = settings.image_cuda if model.spec.resources.gpu.count else settings.image_cpu
+    return {"image": image, "imagePullPolicy": settings.image_pull_policy}
+
+
+def _port(name: str, number: int) -> Object:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
+def _probe(path: str, *, period: int, failures: int) -> Object:
+    return {
+        "httpGet": {"path": path, "port": names.STATUS_PORT, "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+        "successThreshold": 1,
+    }
+
+
+def _resources(model: ModelDeployment, *, gpu: bool) -> Object:
+    resources = model.spec.resources
+    limits = {"memory": resources.memory}
+    if gpu and resources.gpu.count:
+        limits[resources.gpu.resource_name] = str(resources.gpu.count)
+    return {"requests": {"cpu": resources.cpu, "memory": resources.memory}, "limits": limits}
+
+
+def _hardened() -> Object:
+    return {
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+    }

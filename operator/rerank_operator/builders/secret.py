@@ -1,0 +1,44 @@
+"""Secrets: the key of an APIKey, and the master of the backend tokens."""
+
+import base64
+
+from rerank_api import names
+from rerank_api.api_key import APIKey
+from rerank_operator.builders.metadata import Object, owner_reference
+
+BACKEND_TOKEN_FIELD = "master"  # noqa: S105  # the name of a field
+
+
+def api_key_secret(key: APIKey, *, text: str) -> Object:
+    """The Secret that hands the key `text` to its user.
+
+    Its type cannot be changed afterwards: so applying this onto somebody else's Secret is refused by the API
+    server, and the operator need not be able to read Secrets to know that.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": key.secret_name,
+            "namespace": key.metadata.namespace,
+            "labels": names.api_key_labels(),
+            "ownerReferences": [owner_reference(key)],
+        },
+        "type": names.API_KEY_SECRET_TYPE,
+        "data": {names.API_KEY_SECRET_FIELD: base64.b64encode(text.encode()).decode()},
+    }
+
+
+def backend_token_secret(*, namespace: str, name: str, master: str) -> Object:
+    """The Secret with the master of the backend tokens; `master` as 64 hex digits."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY},
+        },
+        "type": "Opaque",
+        "data": {BACKEND_TOKEN_FIELD: base64.b64encode(master.encode()).decode()},
+    }

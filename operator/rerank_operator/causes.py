@@ -1,0 +1,144 @@
+"""Why a pod does not serve, in words for the person who can change it. Pure; used by situation.
+
+Each pod is judged by ordered checks: the first thing that is in the way is what counts. How a container last
+ended stays the cause while it is started again, so that a reason does not flicker between two attempts.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from rerank_operator.pods import FETCH, SERVE, Container, Ending, Pod
+
+Stage = Literal["Scheduled", "Downloaded", "Serving", "ScoringVerified"]
+Step = Literal["Pending", "Downloading", "Starting", "Verifying", "Ready"]
+
+STEPS: Final[tuple[Step, ...]] = ("Pending", "Downloading", "Starting", "Verifying", "Ready")
+
+_IMAGE_REASONS: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+_START_REASONS: Final = frozenset({"CreateContainerError", "RunContainerError", "PreCreateHookError"})
+_VERIFICATION_REASONS: Final = frozenset(
+    {
+        "ScoresConstant",
+        "ScoresNotFinite",
+        "ScoresInverted",
+        "WrongRoutes",
+        "PromptTokensDiffer",
+        "EngineError",
+    }
+)
+
+_MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+_MISSING_SECRET: Final = re.compile(r'secrets? "([^"]+)" not found')
+_MISSING_KEY: Final = re.compile(r"couldn't find key (\S+) in Secret (?:[^/\s]+/)?(\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What is in the way. `stage` is the condition that it makes False."""
+
+    stage: Stage
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a pod has come, and what keeps it there, if anything does."""
+
+    step: Step
+    cause: Cause | None = None
+
+
+def judge(pod: Pod) -> Standing:
+    """The standing of one pod that is neither being deleted nor finished."""
+    if pod.ready:
+        return Standing("Ready")
+    if not pod.scheduled:
+        return Standing("Pending", _unschedulable(pod.unschedulable) if pod.unschedulable else None)
+    if pod.fetch is not None and not pod.fetch.succeeded:
+        return Standing("Downloading", _container_cause(pod.fetch, FETCH, "Downloaded"))
+    return _judge_serving(pod)
+
+
+def evicted(pod: Pod) -> Cause | None:
+    """Why the kubelet ended a whole pod, if it did."""
+    return Cause("Serving", "Evicted", f"a replica was evicted: {pod.evicted}") if pod.evicted else None
+
+
+def _judge_serving(pod: Pod) -> Standing:
+    report = pod.report if pod.serve.state == "running" else None
+    if report is not None:
+        check = report.verification
+        if check is not None and not check.verified and check.reason:
+            return Standing("Verifying", Cause("ScoringVerified", check.reason, _sentence(check.message)))
+        if report.phase == "Failed" and report.reason:
+            stage: Stage = "ScoringVerified" if report.reason in _VERIFICATION_REASONS else "Serving"
+            return Standing("Starting", Cause(stage, report.reason, _sentence(report.message)))
+        if report.phase in {"Verifying", "Ready"}:
+            return Standing("Verifying")
+    return Standing("Starting", _container_cause(pod.serve, SERVE, "Serving"))
+
+
+def _unschedulable(message: str) -> Cause:
+    claim = _MISSING_CLAIM.search(message)
+    if claim:
+        return Cause(
+            "Scheduled",
+            "PersistentVolumeClaimNotFound",
+            f'there is no PersistentVolumeClaim "{claim[1]}" in this namespace (scheduler: {message})',
+        )
+    return Cause("Scheduled", "Unschedulable", f"no node can take a replica: {message}")
+
+
+def _container_cause(container: Container, name: str, stage: Stage) -> Cause | None:
+    waiting, message = container.waiting_reason, container.waiting_message
+    if waiting in _IMAGE_REASONS:
+        # The kubelet alternates between the pull's error and its back-off: one sentence for both.
+        return Cause(stage, "ImagePullFailed", f"the image {container.image} cannot be pulled")
+    if waiting == "CreateContainerConfigError":
+        return _config_error(message, stage)
+    if waiting in _START_REASONS:
+        return Cause(stage, "ContainerCannotStart", f"the container {name} cannot be started: {message}")
+    return _ending_cause(container.failure, name, stage) if container.failure else None
+
+
+def _config_error(message: str, stage: Stage) -> Cause:
+    key = _MISSING_KEY.search(message)
+    if key:
+        text = f'the Secret "{key[2]}" has no key "{key[1]}"; see spec.model.huggingFace.tokenSecretRef'
+        return Cause(stage, "TokenSecretKeyNotFound", text)
+    secret = _MISSING_SECRET.search(message)
+    if secret:
+        text = (
+            f'there is no Secret "{secret[1]}" in this namespace; see spec.model.huggingFace.tokenSecretRef'
+        )
+        return Cause(stage, "TokenSecretNotFound", text)
+    return Cause(stage, "ContainerCannotStart", message or "the kubelet cannot configure the container")
+
+
+def _ending_cause(ending: Ending, name: str, stage: Stage) -> Cause:
+    if ending.message is not None:
+        reason = ending.message.reason
+        actual: Stage = "ScoringVerified" if name == SERVE and reason in _VERIFICATION_REASONS else stage
+        return Cause(actual, reason, _sentence(ending.message.message))
+    if ending.reason == "OOMKilled":
+        return Cause(stage, "OutOfMemory", "a replica needs more memory than spec.resources.memory gives it")
+    return Cause(
+        stage,
+        "ContainerFailed",
+        f"the container {name} ended with exit code {ending.exit_code}; its log says more",
+    )
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split()) or "the replica gave no details"

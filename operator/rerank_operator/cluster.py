@@ -1,0 +1,295 @@
+"""The only module that talks to the API server.
+
+Called by observe (reads), the reconcilers (writes), events, lease and main. Objects go in and come out as
+plain dicts. Every write but the Lease's passes the fence first: a process that is no longer leader, or that
+slept through its lease, must not write.
+"""
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from rerank_api import names
+
+Object = dict[str, Any]
+
+REQUEST_TIMEOUT_SECONDS: Final = 15.0
+_APPLY: Final = "application/apply-patch+yaml"
+_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_PAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of object and where the API server serves it. `api_version` as in YAML ("v1", "apps/v1")."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL path of an object, or of the collection."""
+        root = "/api/v1" if self.api_version == "v1" else f"/apis/{self.api_version}"
+        parts = [root]
+        if namespace is not None:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        parts += [quote(part, safe="") for part in (name, subresource) if part is not None]
+        return "/".join(parts)
+
+
+MODEL_DEPLOYMENT: Final = Resource(names.API_VERSION, "ModelDeployment", "modeldeployments")
+API_KEY: Final = Resource(names.API_VERSION, "APIKey", "apikeys")
+DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments")
+SERVICE: Final = Resource("v1", "Service", "services")
+CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps")
+SECRET: Final = Resource("v1", "Secret", "secrets")
+POD: Final = Resource("v1", "Pod", "pods")
+EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
+LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
+
+_BY_KIND: Final = {(r.api_version, r.kind): r for r in (DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET)}
+
+
+class ApiError(Exception):
+    """The API server refused a request, or could not be reached (`status` 0). Carries no request body."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+    @property
+    def conflict(self) -> bool:
+        """The object changed meanwhile, or another field manager owns what we would set."""
+        return self.status == 409
+
+    @property
+    def refused(self) -> bool:
+        """The request itself is not acceptable: the same again is of no use until something changes."""
+        return self.status in {400, 403, 413, 422}
+
+
+class NotLeaderError(Exception):
+    """A write was held back because this process does not hold the Lease any more."""
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A connection to the API server.
+
+    Attributes:
+        api: the client, with host and credentials.
+        may_write: the fence; asked before each write.
+        on_write: told of each write that the API server carried out (metrics).
+    """
+
+    api: client.ApiClient
+    may_write: Callable[[], bool] = lambda: True
+    on_write: Callable[[str], None] = lambda _plural: None
+    _headers: Mapping[str, str] = field(default_factory=lambda: {"Accept": "application/json"})
+
+    @classmethod
+    async def connect(cls, *, in_cluster: bool) -> Self:
+        """Connect with the pod's service account, or with the kubeconfig's current context."""
+        configuration = client.Configuration()
+        if in_cluster:
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        configuration.client_session_kwargs = {"trust_env": False}
+        return cls(api=client.ApiClient(configuration=configuration))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.api.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        """The live object, or None."""
+        try:
+            return await self._request("GET", resource.path(namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> list[Object]:
+        """All objects of a namespace (None: of the cluster) with these labels."""
+        return [item async for item in self.pages(resource, namespace, labels=labels)]
+
+    async def pages(
+        self, resource: Resource, namespace: str | None, *, labels: str = ""
+    ) -> AsyncIterator[Object]:
+        """The same, fetched page by page, so that thousands of objects are never in memory at once."""
+        token = ""
+        while True:
+            query = {"limit": str(_PAGE), "labelSelector": labels, "continue": token}
+            page = await self._request("GET", resource.path(namespace), query=query)
+            for item in page.get("items", ()):
+                yield item
+            token = page.get("metadata", {}).get("continue", "")
+            if not token:
+                return
+
+    async def serves(self, group_version: str) -> set[str]:
+        """The plural names that the API server serves in a group version; empty when it does not know it."""
+        try:
+            found = await self._request("GET", f"/apis/{group_version}")
+        except ApiError as error:
+            if error.status == 404:
+                return set()
+            raise
+        return {item["name"] for item in found.get("resources", ())}
+
+    async def apply(self, intent: Object, *, resource_version: str | None) -> Object:
+        """Server-side apply of a child.
+
+        With `resource_version` the object must be the one that the plan was made from, and fields that
+        others set are taken over. Without, the object is expected to be new: nothing of anybody's is
+        taken over, an existing object with other content is a conflict.
+        """
+        resource = _BY_KIND[intent["apiVersion"], intent["kind"]]
+        metadata = intent["metadata"]
+        if resource_version is not None:
+            intent = {**intent, "metadata": {**metadata, "resourceVersion": resource_version}}
+        return await self._write(
+            "PATCH",
+            resource,
+            resource.path(metadata["namespace"], metadata["name"]),
+            body=intent,
+            query={"fieldManager": names.FIELD_MANAGER, "force": str(resource_version is not None).lower()},
+            content_type=_APPLY,
+        )
+
+    async def apply_secret(self, intent: Object, *, field_manager: str) -> None:
+        """Server-side apply of a Secret without ever receiving one: the answer is its metadata alone."""
+        metadata = intent["metadata"]
+        await self._write(
+            "PATCH",
+            SECRET,
+            SECRET.path(metadata["namespace"], metadata["name"]),
+            body=intent,
+            query={"fieldManager": field_manager, "force": "false"},
+            content_type=_APPLY,
+            accept=_METADATA_ONLY,
+        )
+
+    async def create_secret(self, secret: Object) -> bool:
+        """Create a Secret; False when there is one of that name already."""
+        try:
+            await self._write(
+                "POST",
+                SECRET,
+                SECRET.path(secret["metadata"]["namespace"]),
+                body=secret,
+                accept=_METADATA_ONLY,
+            )
+        except ApiError as error:
+            if error.conflict:
+                return False
+            raise
+        return True
+
+    async def apply_status(self, resource: Resource, live: Object, status: Object) -> Object:
+        """Server-side apply of a status onto exactly the object observed (uid and resourceVersion)."""
+        metadata = live["metadata"]
+        body = {
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
+            "status": status,
+        }
+        return await self._write(
+            "PATCH",
+            resource,
+            resource.path(metadata["namespace"], metadata["name"], "status"),
+            body=body,
+            query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            content_type=_APPLY,
+        )
+
+    async def create_event(self, event: Object) -> None:
+        """Post an Event."""
+        await self._write("POST", EVENT, EVENT.path(event["metadata"]["namespace"]), body=event)
+
+    async def create_lease(self, lease: Object) -> Object:
+        """Create a Lease. Not fenced: it is what the fence is made of."""
+        return await self._request("POST", LEASE.path(lease["metadata"]["namespace"]), body=lease)
+
+    async def replace_lease(self, lease: Object, *, deadline: float) -> Object:
+        """Replace a Lease; its resourceVersion makes two claimants exclude one another."""
+        metadata = lease["metadata"]
+        path = LEASE.path(metadata["namespace"], metadata["name"])
+        return await self._request("PUT", path, body=lease, deadline=deadline)
+
+    async def _write(
+        self,
+        method: str,
+        resource: Resource,
+        path: str,
+        *,
+        body: Object,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> Object:
+        if not self.may_write():
+            raise NotLeaderError
+        done = await self._request(
+            method, path, body=body, query=query, content_type=content_type, accept=accept
+        )
+        self.on_write(resource.plural)
+        return done
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Object | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        deadline: float = REQUEST_TIMEOUT_SECONDS,
+    ) -> Object:
+        url = path + ("?" + urlencode({k: v for k, v in query.items() if v}) if query else "")
+        try:
+            method, url, headers, payload, _ = await self.api.param_serialize(
+                method,
+                url,
+                header_params={"Accept": accept, "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self.api.call_api(
+                method,
+                url,
+                headers,
+                payload,
+                _request_timeout=aiohttp.ClientTimeout(total=deadline, connect=5),
+            )
+            data = await response.read()  # type: ignore[no-untyped-call]
+        except (TimeoutError, aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            raise ApiError(0, "Unreachable", f"{method} {path}: {type(error).__name__}") from None
+        return _decode(response.status, data, f"{method} {path}")
+
+
+def _decode(status: int, data: bytes, what: str) -> Object:
+    try:
+        body = json.loads(data)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise ApiError(
+            status if status >= 400 else 0, "Unreadable", f"{what}: the answer is not a JSON object"
+        )
+    if status >= 400:
+        raise ApiError(status, str(body.get("reason", "")), str(body.get("message", ""))[:2000])
+    return body

@@ -1,0 +1,67 @@
+"""Whether a live object already is what we want. Pure; used by plan and by the status writers.
+
+Server-side apply would answer the same question, but each question would be a write request. The API
+server adds defaults and others add fields of their own: what is there may be more than what we want, never
+less or different.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from kubernetes.utils.quantity import parse_quantity
+
+# The lists that the API server merges by a key: others may add entries, order means nothing.
+_MERGE_KEYS: Final = {
+    "ownerReferences": "uid",
+    "containers": "name",
+    "initContainers": "name",
+    "env": "name",
+    "volumes": "name",
+    "volumeMounts": "mountPath",
+    "conditions": "type",
+    "hashes": "keyId",
+}
+_QUANTITIES: Final = frozenset({"requests", "limits"})
+
+
+def satisfied(wanted: Any, live: Any, *, field: str = "") -> bool:
+    """Whether `live` has everything that `wanted` has. `field` is the name that both stand under."""
+    match wanted:
+        case Mapping():
+            return _mapping(wanted, live, field)
+        case str() | bytes():
+            return bool(wanted == live)
+        case Sequence():
+            return _sequence(wanted, live, field)
+        case _:
+            return bool(wanted == live)
+
+
+def _mapping(wanted: Mapping[str, Any], live: Any, field: str) -> bool:
+    if not wanted and live is None:
+        return True  # the API server drops empty maps
+    if not isinstance(live, Mapping):
+        return False
+    if field in _QUANTITIES:
+        return all(name in live and _same_quantity(value, live[name]) for name, value in wanted.items())
+    return all(satisfied(value, live.get(name), field=name) for name, value in wanted.items())
+
+
+def _sequence(wanted: Sequence[Any], live: Any, field: str) -> bool:
+    if not wanted and live is None:
+        return True
+    if not isinstance(live, Sequence):
+        return False
+    key = _MERGE_KEYS.get(field)
+    if key is None:
+        return len(wanted) == len(live) and all(map(satisfied, wanted, live))
+    by_key = {item.get(key): item for item in live if isinstance(item, Mapping)}
+    return all(item[key] in by_key and satisfied(item, by_key[item[key]]) for item in wanted)
+
+
+def _same_quantity(wanted: Any, live: Any) -> bool:
+    """Compared as numbers: the API server writes 1000m as 1."""
+    try:
+        return bool(parse_quantity(wanted) == parse_quantity(live))  # type: ignore[no-untyped-call]
+    except ValueError:
+        return bool(wanted == live)

@@ -1,0 +1,139 @@
+"""The conditions of a ModelDeployment: one ordered list of pure checks over its situation. Used by status."""
+
+from typing import Final
+
+from rerank_api.conditions import Verdict
+from rerank_operator.causes import Stage
+from rerank_operator.situation import Situation
+
+# Reasons that tell where things are, as opposed to what is wrong.
+CALM: Final = frozenset(
+    {
+        "Waiting",
+        "Downloading",
+        "Starting",
+        "Verifying",
+        "RollingOut",
+        "ScaledToZero",
+        "Replacing",
+    }
+)
+
+
+def verdicts(situation: Situation) -> list[Verdict]:
+    """All six conditions, in the order in which a replica comes to life."""
+    return [
+        _scheduled(situation),
+        _downloaded(situation),
+        _serving(situation),
+        _scoring_verified(situation),
+        _progressing(situation),
+        _ready(situation),
+    ]
+
+
+def _scheduled(situation: Situation) -> Verdict:
+    if situation.wanted == 0:
+        return _idle("Scheduled")
+    caused = _caused(situation, "Scheduled")
+    if caused is not None:
+        return caused
+    if situation.scheduled >= situation.wanted:
+        return Verdict(
+            type="Scheduled", status="True", reason="Scheduled", message="every replica has a node"
+        )
+    message = f"{situation.scheduled} of {situation.wanted} replicas have a node"
+    return Verdict(type="Scheduled", status="Unknown", reason="Waiting", message=message)
+
+
+def _downloaded(situation: Situation) -> Verdict:
+    if situation.wanted == 0:
+        return _idle("Downloaded")
+    caused = _caused(situation, "Downloaded")
+    if caused is not None:
+        return caused
+    source = situation.source
+    steps = [standing.step for _, standing in situation.newest]
+    if "Downloading" in steps:
+        message = f"{source.repo} is being downloaded"
+        return Verdict(type="Downloaded", status="False", reason="Downloading", message=message)
+    if not any(step in {"Starting", "Verifying", "Ready"} for step in steps):
+        message = "no replica has begun yet"
+        return Verdict(type="Downloaded", status="Unknown", reason="Waiting", message=message)
+    if source.repo is None:
+        message = "the weights lie on a volume; nothing is downloaded"
+        return Verdict(type="Downloaded", status="True", reason="OnVolume", message=message)
+    message = f"{source.repo} at {situation.commit or source.revision}"
+    return Verdict(type="Downloaded", status="True", reason="Downloaded", message=message)
+
+
+def _serving(situation: Situation) -> Verdict:
+    if situation.serving:
+        replicas = "1 replica answers" if situation.serving == 1 else f"{situation.serving} replicas answer"
+        return Verdict(type="Serving", status="True", reason="Serving", message=replicas)
+    if situation.wanted == 0:
+        return _idle("Serving")
+    caused = _caused(situation, "Serving")
+    if caused is not None:
+        return caused
+    reason = situation.step if situation.step in {"Starting", "Verifying"} else "Waiting"
+    return Verdict(type="Serving", status="False", reason=reason, message="no replica answers yet")
+
+
+def _scoring_verified(situation: Situation) -> Verdict:
+    if situation.wanted == 0:
+        return _idle("ScoringVerified")
+    caused = _caused(situation, "ScoringVerified")
+    if caused is not None:
+        return caused
+    if situation.ready:
+        message = "every replica that serves ranked known texts in the right order"
+        return Verdict(type="ScoringVerified", status="True", reason="Verified", message=message)
+    reason = "Verifying" if situation.step == "Verifying" else "Waiting"
+    message = "known texts have not been ranked yet"
+    return Verdict(type="ScoringVerified", status="Unknown", reason=reason, message=message)
+
+
+def _progressing(situation: Situation) -> Verdict:
+    blocked = situation.obstacle or situation.cause
+    if blocked is not None:
+        return Verdict(type="Progressing", status="False", reason=blocked.reason, message=blocked.message)
+    if situation.wanted == 0:
+        return Verdict(
+            type="Progressing", status="True", reason="ScaledToZero", message="no replica is wanted"
+        )
+    if situation.complete:
+        message = "the replicas are as the spec wants them"
+        return Verdict(type="Progressing", status="True", reason="Complete", message=message)
+    message = f"{situation.ready} of {situation.wanted} replicas of the newest revision are ready"
+    return Verdict(type="Progressing", status="True", reason="RollingOut", message=message)
+
+
+def _ready(situation: Situation) -> Verdict:
+    if situation.complete:
+        message = f"{situation.ready} of {situation.wanted} replicas serve"
+        return Verdict(type="Ready", status="True", reason="Ready", message=message)
+    blocked = situation.obstacle or situation.cause
+    if blocked is not None:
+        return Verdict(type="Ready", status="False", reason=blocked.reason, message=blocked.message)
+    if situation.wanted == 0:
+        return _idle("Ready")
+    message = f"{situation.ready} of {situation.wanted} replicas of the newest revision are ready"
+    reason = "RollingOut" if situation.serving else _waiting_for(situation)
+    return Verdict(type="Ready", status="False", reason=reason, message=message)
+
+
+def _waiting_for(situation: Situation) -> str:
+    return "Waiting" if situation.step in {"Pending", "Ready"} else situation.step
+
+
+def _caused(situation: Situation, stage: Stage) -> Verdict | None:
+    cause = situation.cause
+    if cause is None or cause.stage != stage:
+        return None
+    return Verdict(type=stage, status="False", reason=cause.reason, message=cause.message)
+
+
+def _idle(kind: str) -> Verdict:
+    status = "False" if kind in {"Serving", "Ready"} else "Unknown"
+    return Verdict(type=kind, status=status, reason="ScaledToZero", message="spec.replicas is 0")

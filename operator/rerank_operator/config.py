@@ -1,0 +1,72 @@
+"""The operator's settings: read once from the environment by `main`, passed on as a value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+class ConfigError(ValueError):
+    """A setting is missing or wrong; the message names the variable and what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator was installed with. Empty `watch_namespaces` means all namespaces."""
+
+    namespace: str
+    pod_name: str
+    watch_namespaces: tuple[str, ...]
+    runtime_image_cpu: str
+    runtime_image_cuda: str
+    image_pull_policy: str
+    hub_endpoint: str | None
+    gateway_url: str
+    backend_token_file: Path
+    backend_token_secret: str
+    lease_name: str
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises:
+        ConfigError: a variable is missing or has a value that cannot work.
+    """
+
+    def required(name: str) -> str:
+        value = environment.get(name, "").strip()
+        if not value:
+            raise ConfigError(f"{name} is not set; the chart sets it in the operator's Deployment")
+        return value
+
+    policy = environment.get("RERANK_IMAGE_PULL_POLICY", "").strip() or "IfNotPresent"
+    if policy not in {"Always", "IfNotPresent", "Never"}:
+        raise ConfigError(f"RERANK_IMAGE_PULL_POLICY is {policy!r}; use Always, IfNotPresent or Never")
+    endpoint = environment.get("RERANK_HF_ENDPOINT", "").strip() or None
+    for name, url in (
+        ("RERANK_HF_ENDPOINT", endpoint),
+        ("RERANK_GATEWAY_URL", required("RERANK_GATEWAY_URL")),
+    ):
+        if url is not None and not _is_http_url(url):
+            raise ConfigError(f"{name} is {url!r}; use an http:// or https:// address")
+    namespaces = (name.strip() for name in environment.get("RERANK_WATCH_NAMESPACES", "").split(","))
+    return Settings(
+        namespace=required("RERANK_NAMESPACE"),
+        pod_name=required("RERANK_POD_NAME"),
+        watch_namespaces=tuple(sorted({name for name in namespaces if name})),
+        runtime_image_cpu=required("RERANK_RUNTIME_IMAGE_CPU"),
+        runtime_image_cuda=required("RERANK_RUNTIME_IMAGE_CUDA"),
+        image_pull_policy=policy,
+        hub_endpoint=endpoint,
+        gateway_url=required("RERANK_GATEWAY_URL"),
+        backend_token_file=Path(required("RERANK_BACKEND_TOKEN_FILE")),
+        backend_token_secret=environment.get("RERANK_BACKEND_TOKEN_SECRET", "").strip()
+        or "rerank-backend-token",
+        lease_name=environment.get("RERANK_LEASE_NAME", "").strip() or "rerank-operator",
+    )
+
+
+def _is_http_url(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None

@@ -1,0 +1,109 @@
+"""Events on the resources: what happened, told once, when it happens. The reconcilers post them last."""
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import structlog
+
+from rerank_api import names
+from rerank_api.api_key import APIKey
+from rerank_api.conditions import Condition
+from rerank_api.model_deployment import ModelDeployment
+from rerank_operator import cluster
+from rerank_operator.conditions import CALM
+
+_NOTE_LIMIT: Final = 1000  # the API server takes 1024 bytes; notes are mostly ASCII
+_REPEAT_SECONDS: Final = 600.0
+_REMEMBERED: Final = 4096
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One event to be. `reason` is a word in CamelCase, `note` a sentence."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    note: str
+
+
+def notices(old: Iterable[Condition], changed: Iterable[Condition]) -> list[Notice]:
+    """What the changed conditions are worth telling: each problem, each milestone, once."""
+    was_ready = any(condition.type == "Ready" and condition.status == "True" for condition in old)
+    found: dict[str, Notice] = {}
+    for condition in changed:
+        if condition.type == "Progressing":
+            continue  # it repeats the others
+        notice = _notice(condition, was_ready=was_ready)
+        if notice is not None:
+            found.setdefault(notice.reason, notice)
+    return list(found.values())
+
+
+def _notice(condition: Condition, *, was_ready: bool) -> Notice | None:
+    if condition.status == "True":
+        return None if condition.type == "Serving" else Notice("Normal", condition.type, condition.message)
+    if condition.status == "False" and condition.reason not in CALM:
+        return Notice("Warning", condition.reason, condition.message)
+    if condition.reason == "Downloading":
+        return Notice("Normal", "Downloading", condition.message)
+    if condition.type == "Ready" and was_ready:
+        return Notice("Normal", condition.reason, condition.message)
+    return None
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Posts events. The same note on the same object is posted once in ten minutes at most."""
+
+    api: cluster.Cluster
+    instance: str
+    _posted: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
+
+    async def record(self, resource: ModelDeployment | APIKey, found: Iterable[Notice]) -> None:
+        """Post the notices. An event that cannot be posted is logged and given up: it is news, not state."""
+        for notice in found:
+            if self._repeats(resource.metadata.uid, notice):
+                continue
+            try:
+                await self.api.create_event(_event(resource, notice, instance=self.instance))
+            except cluster.ApiError as error:
+                _log.warning("an event was not posted", reason=notice.reason, status=error.status)
+
+    def _repeats(self, uid: str, notice: Notice) -> bool:
+        mark, now = (uid, notice.reason, notice.note), time.monotonic()
+        last = self._posted.pop(mark, None)
+        repeats = last is not None and now - last < _REPEAT_SECONDS
+        self._posted[mark] = last if repeats and last is not None else now
+        while len(self._posted) > _REMEMBERED:
+            self._posted.popitem(last=False)
+        return repeats
+
+
+def _event(resource: ModelDeployment | APIKey, notice: Notice, *, instance: str) -> cluster.Object:
+    metadata = resource.metadata
+    return {
+        "apiVersion": cluster.EVENT.api_version,
+        "kind": cluster.EVENT.kind,
+        "metadata": {"name": f"{metadata.name}.{secrets.token_hex(8)}", "namespace": metadata.namespace},
+        "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "reportingController": f"{names.GROUP}/{names.FIELD_MANAGER}",
+        "reportingInstance": instance,
+        "action": "Reconcile",
+        "type": notice.type,
+        "reason": notice.reason,
+        "note": notice.note[:_NOTE_LIMIT],
+        "regarding": {
+            "apiVersion": names.API_VERSION,
+            "kind": resource.kind,
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+        },
+    }

@@ -1,0 +1,78 @@
+"""The operator's own port: /livez, /readyz, /metrics. Started by `main`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+
+@dataclass(slots=True)
+class Metrics:
+    """What the operator counts. Times are in seconds."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    looks: Counter = field(init=False)
+    look_seconds: Histogram = field(init=False)
+    writes: Counter = field(init=False)
+    waiting: Gauge = field(init=False)
+    leading: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.looks = Counter(
+            "rerank_operator_reconciles_total",
+            "Reconciliations, by kind and result.",
+            ["kind", "result"],
+            registry=self.registry,
+        )
+        self.look_seconds = Histogram(
+            "rerank_operator_reconcile_seconds",
+            "How long a reconciliation took.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.writes = Counter(
+            "rerank_operator_writes_total",
+            "Writes that the API server carried out, by resource. None while nothing changes.",
+            ["resource"],
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "rerank_operator_queue_length", "Resources that wait for a worker.", registry=self.registry
+        )
+        self.leading = Gauge("rerank_operator_leading", "1 on the leader.", registry=self.registry)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The answers of the port. `unready` returns why the operator is not ready, "" when it is."""
+
+    metrics: Metrics
+    unready: Callable[[], str]
+
+    async def start(self, port: int) -> web.AppRunner:
+        """Serve on `port` of all addresses. The caller cleans the runner up."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "", port).start()
+        return runner
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        why = self.unready()
+        return web.Response(text=f"{why}\n", status=503) if why else web.Response(text="ok\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        body = generate_latest(self.metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -1,0 +1,180 @@
+"""The program `rerank-operator`: settings, leadership, then kopf and the workers."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import uuid
+from typing import Final
+
+import kopf
+import structlog
+
+from rerank_api import names
+from rerank_operator import backend_master, cluster, config, handlers, workers
+from rerank_operator.events import Recorder
+from rerank_operator.handlers import API_KEY, MODEL, Key
+from rerank_operator.health import Health, Metrics
+from rerank_operator.key_reconciler import KeyReconciler
+from rerank_operator.lease import LeaderLease
+from rerank_operator.model_reconciler import ModelReconciler
+from rerank_operator.observe import Reports
+from rerank_operator.pod_status import Poller
+from rerank_operator.queue import KeyedQueue
+
+DEFAULT_PORT: Final = 8081
+_START_RETRY_SECONDS: Final = 2.0
+
+_log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run until told to stop. Exit code 1 means that the process should be started again."""
+    parser = argparse.ArgumentParser(prog="rerank-operator", description="Runs ModelDeployments and APIKeys.")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="livez, readyz and metrics (%(default)s)"
+    )
+    arguments = parser.parse_args()
+    _set_up_logs()
+    try:
+        settings = config.from_environment(os.environ)
+    except config.ConfigError as error:
+        sys.exit(f"rerank-operator: {error}")
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(run(settings, port=arguments.port))
+
+
+async def run(settings: config.Settings, *, port: int) -> None:
+    """The operator from its first request to its last."""
+    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
+    api = await cluster.Cluster.connect(in_cluster=in_cluster)
+    metrics = Metrics()
+    starting = ["waiting for the API server"]
+    health = Health(metrics=metrics, unready=lambda: starting[0])
+    lease = LeaderLease(
+        api=api,
+        namespace=settings.namespace,
+        name=settings.lease_name,
+        identity=f"{settings.pod_name}_{uuid.uuid4()}",
+    )
+    api.may_write = lease.held
+    api.on_write = lambda resource: metrics.writes.labels(resource).inc()
+    # kopf replaces this when it starts; until then, as process 1 of a container, nobody else would listen.
+    this = asyncio.current_task()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: this and this.cancel())
+    runner = await health.start(port)
+    poller = Poller()
+    try:
+        await _until_served(api)
+        starting[0] = ""  # a standby is ready too: it does what it is there for
+        await lease.acquire()
+        metrics.leading.set(1)
+        await _lead(settings, api, lease, poller, metrics, in_cluster=in_cluster)
+    finally:
+        await lease.release()
+        await poller.close()
+        await runner.cleanup()
+        await api.close()
+
+
+async def _lead(
+    settings: config.Settings,
+    api: cluster.Cluster,
+    lease: LeaderLease,
+    poller: Poller,
+    metrics: Metrics,
+    *,
+    in_cluster: bool,
+) -> None:
+    """What the leader does: until it is told to stop, or must."""
+    keeper = asyncio.create_task(_keep(lease), name="lease")
+    master = await backend_master.obtain(api, settings)
+    queue: KeyedQueue[Key] = KeyedQueue()
+    recorder = Recorder(api=api, instance=settings.pod_name)
+    models = ModelReconciler(
+        api=api, reports=Reports(asker=poller), recorder=recorder, settings=settings, backend_master=master
+    )
+    keys = KeyReconciler(api=api, recorder=recorder)
+    reconcilers = {MODEL: models.reconcile, API_KEY: keys.reconcile}
+    tasks = [keeper]
+    tasks += [
+        asyncio.create_task(workers.work(queue, reconcilers, metrics), name=f"worker {number}")
+        for number in range(workers.WORKERS)
+    ]
+    tasks.append(asyncio.create_task(workers.resync(api, queue, settings.watch_namespaces), name="resync"))
+    for task in tasks:
+        task.add_done_callback(_must_not_end)
+    try:
+        await kopf.operator(
+            registry=handlers.registry(queue, in_cluster=in_cluster),
+            settings=handlers.settings(),
+            standalone=True,
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+        )
+    finally:
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*tasks[1:], return_exceptions=True)
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+
+
+async def _keep(lease: LeaderLease) -> None:
+    """Renew the Lease; when it is lost, be gone before anything else is written."""
+    await lease.keep()
+    _log.error("the lease is lost")
+    os._exit(1)
+
+
+def _must_not_end(task: asyncio.Task[None]) -> None:
+    """A worker that ended by itself would leave the process alive and idle: end it, to be started again."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("a task ended", task=task.get_name(), exc_info=task.exception())
+        os._exit(1)
+
+
+async def _until_served(api: cluster.Cluster) -> None:
+    """Wait for the API server to know our resources: kopf looks for them once, when it starts."""
+    wanted = {"modeldeployments", "apikeys"}
+    said = False
+    while True:
+        try:
+            missing = wanted - await api.serves(names.API_VERSION)
+        except cluster.ApiError as error:
+            missing = {str(error)}
+        if not missing:
+            return
+        if not said:
+            _log.info("waiting for the API server to serve our resources", missing=sorted(missing))
+            said = True
+        await asyncio.sleep(_START_RETRY_SECONDS)
+
+
+def _set_up_logs() -> None:
+    """One JSON object a line, ours and the libraries'."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # one line for each event of each object
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )

@@ -1,0 +1,152 @@
+"""One look at one ModelDeployment: observe, decide, act, report. Called by the workers of `main`."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from pydantic import ValidationError
+
+from rerank_api import backend_token
+from rerank_api.conditions import Condition, Verdict, merge
+from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
+from rerank_operator import cluster, status
+from rerank_operator.builders import config_map, deployment, metadata, service
+from rerank_operator.builders.source import source_of
+from rerank_operator.config import Settings
+from rerank_operator.events import Recorder, notices
+from rerank_operator.observe import Observed, Reports, commit_of, observe
+from rerank_operator.plan import Plan, plan
+from rerank_operator.pods import TEMPLATE_ANNOTATION
+from rerank_operator.situation import Obstacle, assess, replica_failure
+
+POLL_SECONDS: Final = 2.0
+# Nothing tells when an obstacle goes away that lies in objects which are not watched.
+OBSTACLE_SECONDS: Final = 15.0
+
+_STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus)
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class ModelReconciler:
+    """Brings a model's children to what its spec wants and its status to what is there."""
+
+    api: cluster.Cluster
+    reports: Reports
+    recorder: Recorder
+    settings: Settings
+    backend_master: bytes
+
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        """One look. Returns the seconds until the next one is due, None when an event will ask for it.
+
+        Raises:
+            cluster.ApiError: the look could not be finished; try again.
+        """
+        live = await self.api.get(cluster.MODEL_DEPLOYMENT, namespace, name)
+        if live is None or "deletionTimestamp" in live["metadata"]:
+            self.reports.forget(namespace, name)
+            return None  # the owner references see to the children
+        try:
+            model = ModelDeployment.parse(live)
+        except ValidationError as error:
+            await self._report_unreadable(live, error)
+            return None
+
+        observed = await observe(self.api, self.reports, model)
+        source = source_of(model, hub_endpoint=self.settings.hub_endpoint)
+        commit = commit_of(source, observed, owner_uid=model.metadata.uid)
+        replicas = deployment.deployment(model, source=source, settings=self._pod_settings(namespace))
+        pin = commit if source.needs_pin else None
+        wanted = [
+            config_map.config_map(model, source_key=source.key, pin=pin),
+            service.service(model),
+            replicas,
+        ]
+        planned = plan(wanted, observed.children, owner=metadata.owner_reference(model))
+        obstacle = _in_the_way(planned) or await self._act(planned)
+
+        situation = assess(
+            model,
+            source=source,
+            commit=commit,
+            template=replicas["spec"]["template"]["metadata"]["annotations"][TEMPLATE_ANNOTATION],
+            pods=observed.pods,
+            obstacle=obstacle or replica_failure(observed.children["Deployment"]),
+        )
+        wanted_status = status.model_status(
+            situation, gateway_url=self.settings.gateway_url, now=datetime.now(UTC)
+        )
+        await self._report(model, live, wanted_status)
+        return _next_look(observed, obstacle)
+
+    def _pod_settings(self, namespace: str) -> deployment.PodSettings:
+        token = backend_token.token(self.backend_master, namespace)
+        return deployment.PodSettings(
+            image_cpu=self.settings.runtime_image_cpu,
+            image_cuda=self.settings.runtime_image_cuda,
+            image_pull_policy=self.settings.image_pull_policy,
+            token_hash=backend_token.token_hash(token),
+        )
+
+    async def _act(self, planned: Plan) -> Obstacle | None:
+        for step in planned.steps:
+            what = f"{step.intent['kind']} {step.intent['metadata']['name']}"
+            try:
+                await self.api.apply(step.intent, resource_version=step.resource_version)
+            except cluster.ApiError as error:
+                if not error.refused:
+                    raise
+                return Obstacle(f"{step.intent['kind']}Refused", f"{what} was refused: {error.message}")
+            _log.info("applied", what=what, namespace=step.intent["metadata"]["namespace"])
+        return None
+
+    async def _report(
+        self, model: ModelDeployment, live: cluster.Object, wanted: ModelDeploymentStatus
+    ) -> None:
+        written = status.as_written(wanted)
+        if not status.differs(written, live.get("status", {}), fields=_STATUS_FIELDS):
+            return
+        await self.api.apply_status(cluster.MODEL_DEPLOYMENT, live, written)
+        old = model.status.conditions
+        await self.recorder.record(model, notices(old, status.changed(old, wanted.conditions)))
+
+    async def _report_unreadable(self, live: cluster.Object, error: ValidationError) -> None:
+        """The object passed the API server but not our model: another version of the CRD is installed."""
+        where = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
+        )
+        message = f"this version of the operator cannot read the resource: {where}"[:1024]
+        generation = live["metadata"].get("generation", 0)
+        old = [Condition.model_validate(c) for c in live.get("status", {}).get("conditions", ())]
+        verdict = Verdict(type="Ready", status="False", reason="UnreadableSpec", message=message)
+        conditions = merge(
+            old, [verdict], generation=generation, now=datetime.now(UTC).replace(microsecond=0)
+        )
+        wanted = ModelDeploymentStatus(
+            observed_generation=generation, phase="Failed", conditions=conditions, message=message
+        )
+        written = status.as_written(wanted)
+        if status.differs(written, live.get("status", {}), fields=["phase", "message", "conditions"]):
+            await self.api.apply_status(cluster.MODEL_DEPLOYMENT, live, written)
+
+
+def _in_the_way(planned: Plan) -> Obstacle | None:
+    if planned.taken:
+        names = ", ".join(planned.taken)
+        return Obstacle(
+            "NameTaken",
+            f"{names} exists and is not this ModelDeployment's: remove or rename it, or give this"
+            " ModelDeployment another name",
+        )
+    if planned.leaving:
+        names = ", ".join(planned.leaving)
+        return Obstacle("Replacing", f"waiting for {names}, which is being removed")
+    return None
+
+
+def _next_look(observed: Observed, obstacle: Obstacle | None) -> float | None:
+    if observed.unsettled:
+        return POLL_SECONDS
+    return OBSTACLE_SECONDS if obstacle is not None else None

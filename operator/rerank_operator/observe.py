@@ -1,0 +1,125 @@
+"""Gathers what a decision about one ModelDeployment needs, live. Called by the model reconciler."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from rerank_api import names
+from rerank_api.model_deployment import ModelDeployment
+from rerank_operator import cluster, pods
+from rerank_operator.builders.metadata import Object
+from rerank_operator.builders.source import Source
+from rerank_operator.pod_status import Report
+from rerank_operator.pods import Pod
+
+CHILDREN: Final = (cluster.CONFIG_MAP, cluster.SERVICE, cluster.DEPLOYMENT)
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The children by kind, None where there is none, and the pods."""
+
+    children: Mapping[str, Object | None]
+    pods: tuple[Pod, ...]
+
+    @property
+    def unsettled(self) -> bool:
+        """A replica is on its way, and may have news that no event tells."""
+        return any(pod.running and not pod.ready for pod in self.pods)
+
+
+class Asker(Protocol):
+    """What observe needs of pod_status.Poller."""
+
+    async def ask(self, ip: str) -> Report | None:
+        """The report of the pod at `ip`, if it gives one."""
+
+
+@dataclass(slots=True)
+class Reports:
+    """The last report of each pod: a pod that does not answer in time has not forgotten what it said before.
+
+    Kept by model, and replaced with each look, so that it never holds more than the pods that are there.
+    """
+
+    asker: Asker
+    _known: dict[tuple[str, str], dict[tuple[str, int], Report]] = field(default_factory=dict)
+
+    async def of(self, namespace: str, model: str, found: list[Pod]) -> list[Pod]:
+        """The pods with their reports. Those that are ready and were asked since are not asked again."""
+        known = self._known.get((namespace, model), {})
+
+        async def look(pod: Pod) -> Pod:
+            mark = (pod.uid, pod.serve.restarts + (pod.fetch.restarts if pod.fetch else 0))
+            report = known.get(mark)
+            if pod.running and pod.ip is not None and not (pod.ready and _is_final(report)):
+                report = await self.asker.ask(pod.ip) or report
+            if report is not None:
+                fresh[mark] = report
+            return replace(pod, report=report)
+
+        fresh: dict[tuple[str, int], Report] = {}
+        looked = await asyncio.gather(*(look(pod) for pod in found))
+        if fresh:
+            self._known[namespace, model] = fresh
+        else:
+            self._known.pop((namespace, model), None)
+        return list(looked)
+
+    def forget(self, namespace: str, model: str) -> None:
+        """The model is gone."""
+        self._known.pop((namespace, model), None)
+
+
+async def observe(api: cluster.Cluster, reports: Reports, model: ModelDeployment) -> Observed:
+    """Look at everything that belongs to `model`.
+
+    Raises:
+        cluster.ApiError: something could not be read; nothing must be decided then.
+    """
+    namespace, name = model.metadata.namespace, model.metadata.name
+    child = names.child_name(name)
+    listed, children = await asyncio.gather(
+        api.list(cluster.POD, namespace, labels=f"{names.MODEL_LABEL}={name}"),
+        asyncio.gather(*(api.get(kind, namespace, child) for kind in CHILDREN)),
+    )
+    found = [pods.read(body) for body in listed if pods.is_replica(body, deployment=child)]
+    return Observed(
+        children={kind.kind: there for kind, there in zip(CHILDREN, children, strict=True)},
+        pods=tuple(await reports.of(namespace, name, found)),
+    )
+
+
+def commit_of(source: Source, observed: Observed, *, owner_uid: str) -> str | None:
+    """The commit that `source` stands for, as far as it is known.
+
+    A branch or tag is resolved once, by the first pod that fetches it; the ConfigMap remembers.
+    """
+    if source.repo is None or source.commit is not None:
+        return source.commit
+    kept = observed.children.get(cluster.CONFIG_MAP.kind)
+    if kept is not None and _owned(kept, owner_uid):
+        value = (kept.get("data") or {}).get(source.key, "")
+        if _COMMIT.fullmatch(value):
+            return str(value)
+    answers = {
+        pod.report.source.revision
+        for pod in observed.pods
+        if pod.source == source.key
+        and pod.report is not None
+        and pod.report.source is not None
+        and pod.report.source.repo == source.repo
+    }
+    return min(answers, default=None)
+
+
+def _owned(body: Mapping[str, Any], uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in body["metadata"].get("ownerReferences", ()))
+
+
+def _is_final(report: Report | None) -> bool:
+    return report is not None and report.phase == "Ready"

@@ -1,0 +1,126 @@
+"""What a model pod says about itself on its status port.
+
+Called by observe. The answer comes from a pod in a tenant's namespace: it is fetched under a short deadline
+and a size limit, no redirect is followed, it is validated strictly, and it is only ever shown or compared,
+never trusted.
+"""
+
+from typing import Annotated, Final, Literal
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from rerank_api import names
+
+DEADLINE_SECONDS: Final = 1.0
+SIZE_LIMIT_BYTES: Final = 64 * 1024
+
+Reason = Annotated[str, Field(pattern=r"^([A-Za-z][A-Za-z0-9]{0,62})?$")]
+Text = Annotated[str, Field(max_length=256)]
+Sentence = Annotated[str, Field(max_length=4096)]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class Source(_Part):
+    """The repository and the commit that its revision was resolved to."""
+
+    repo: Text
+    revision: Commit
+
+
+class Download(_Part):
+    """Progress in bytes and seconds."""
+
+    bytes: Count
+    total_bytes: Count
+    eta_seconds: Count | None = None
+
+
+class Scoring(_Part):
+    method: Text
+    range: Text
+
+
+class Model(_Part):
+    """The model as the runtime found it: weights in bytes, context in tokens."""
+
+    family: Text | None = None
+    architecture: Text | None = None
+    parameters: Count | None = None
+    weights_bytes: Count | None = None
+    context_length: Count | None = None
+    scoring: Scoring | None = None
+
+
+class Case(_Part):
+    """Known texts and the scores that the relevant and the irrelevant one got."""
+
+    query: Sentence
+    relevant: float | None = None
+    irrelevant: float | None = None
+
+
+class Verification(_Part):
+    """Whether known texts were ranked in the right order."""
+
+    verified: bool
+    reason: Reason = ""
+    message: Sentence = ""
+    cases: Annotated[list[Case], Field(max_length=64)] = []
+
+
+class Report(_Part):
+    """The answer of `GET /status`."""
+
+    phase: Literal["Downloading", "Starting", "Verifying", "Ready", "Draining", "Failed"]
+    reason: Reason = ""
+    message: Sentence = ""
+    source: Source | None = None
+    download: Download | None = None
+    model: Model | None = None
+    verification: Verification | None = None
+
+
+def parse(data: bytes) -> Report | None:
+    """The report in an answer's body, or None when it is not one."""
+    try:
+        return Report.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+class Poller:
+    """Asks pods for their report. One for the process; at most `limit` questions at a time."""
+
+    def __init__(self, *, limit: int = 64) -> None:
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS),
+            connector=aiohttp.TCPConnector(limit=limit, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def ask(self, ip: str) -> Report | None:
+        """The report of the pod at `ip`, or None when it gives no proper answer in time."""
+        host = f"[{ip}]" if ":" in ip else ip
+        url = f"http://{host}:{names.STATUS_PORT}/status"
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    return None
+                data = await response.content.read(SIZE_LIMIT_BYTES + 1)
+                while len(data) <= SIZE_LIMIT_BYTES and not response.content.at_eof():
+                    data += await response.content.read(SIZE_LIMIT_BYTES + 1 - len(data))
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            return None
+        return parse(data) if len(data) <= SIZE_LIMIT_BYTES else None

@@ -1,0 +1,87 @@
+"""A queue of keys: each key at most once waiting and at most once at work, with delays and backoff by key.
+
+The handlers add keys, the workers of `main` take them. A key that is added while it is at work is taken
+again afterwards, so no change is ever missed; ten changes before a worker is free cost one look.
+The rules are those of client-go's workqueue (k8s.io/client-go/util/workqueue).
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Hashable
+from typing import Final, Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+FIRST_RETRY_SECONDS: Final = 0.5
+LONGEST_RETRY_SECONDS: Final = 120.0
+
+
+class KeyedQueue(Generic[Key]):
+    """See the module. Not thread-safe: one event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Key] = deque()
+        self._dirty: set[Key] = set()
+        self._working: set[Key] = set()
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, int] = {}
+        self._arrived = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Keys that wait for a worker now; delayed ones do not count."""
+        return len(self._waiting)
+
+    def add(self, key: Key) -> None:
+        """Have the key looked at as soon as a worker is free."""
+        self._cancel_timer(key)
+        if key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._working:
+            self._waiting.append(key)
+            self._arrived.set()
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Have the key looked at in `seconds`, or earlier if something else asks for it earlier."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if key in self._dirty or (timer is not None and timer.when() <= loop.time() + seconds):
+            return
+        self._cancel_timer(key)
+        self._timers[key] = loop.call_later(seconds, self.add, key)
+
+    def retry(self, key: Key) -> float:
+        """Have the key looked at again after a failure; the delay, which it returns, doubles each time."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16))
+        delay *= random.uniform(0.75, 1.0)  # noqa: S311  # spreads retries, guards nothing
+        self.add_after(key, delay)
+        return delay
+
+    def forget(self, key: Key) -> None:
+        """The key succeeded: its next failure starts with the shortest delay again."""
+        self._failures.pop(key, None)
+
+    async def take(self) -> Key:
+        """The next key. The caller owes `done` for it."""
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        key = self._waiting.popleft()
+        self._dirty.discard(key)
+        self._working.add(key)
+        return key
+
+    def done(self, key: Key) -> None:
+        """The work on the key has ended, well or not."""
+        self._working.discard(key)
+        if key in self._dirty:
+            self._waiting.append(key)
+            self._arrived.set()
+
+    def _cancel_timer(self, key: Key) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,118 @@
+"""A model's replicas taken together: counts, progress, what is in the way. Pure; the status is made of it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rerank_api.model_deployment import ModelDeployment
+from rerank_operator import causes
+from rerank_operator.builders.source import Source
+from rerank_operator.causes import Cause, Standing, Step
+from rerank_operator.pods import Pod
+
+# Each attempt has another name; the status should not change with every one.
+_POD_NAME: Final = re.compile(r'\bpods? "[^"]*"', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What keeps the operator from making or changing the replicas at all."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything that the status is made of.
+
+    Attributes:
+        model: the resource as read.
+        source: where the weights come from.
+        commit: the commit that is served, where it is known.
+        newest: pods of the newest template, with their standings; none that is being deleted or finished.
+        existing: pods of any template that are neither being deleted nor finished.
+        serving: those of them that are ready.
+        cause: what is in the way of the newest pods, the first thing first.
+        obstacle: what is in the way of the operator.
+    """
+
+    model: ModelDeployment
+    source: Source
+    commit: str | None
+    newest: tuple[tuple[Pod, Standing], ...]
+    existing: int
+    serving: int
+    cause: Cause | None
+    obstacle: Obstacle | None
+
+    @property
+    def wanted(self) -> int:
+        """Replicas that the spec asks for."""
+        return self.model.spec.replicas
+
+    @property
+    def ready(self) -> int:
+        """Ready pods of the newest template."""
+        return sum(standing.step == "Ready" for _, standing in self.newest)
+
+    @property
+    def scheduled(self) -> int:
+        """Newest pods that have a node."""
+        return sum(pod.scheduled for pod, _ in self.newest)
+
+    @property
+    def step(self) -> Step:
+        """How far the most advanced newest pod that is not ready has come."""
+        steps = [standing.step for _, standing in self.newest if standing.step != "Ready"]
+        return max(steps, key=causes.STEPS.index, default="Pending")
+
+    @property
+    def complete(self) -> bool:
+        """All replicas that are wanted are ready, and nothing keeps the operator from its work."""
+        return self.wanted > 0 and self.ready >= self.wanted and self.obstacle is None
+
+
+def assess(
+    model: ModelDeployment,
+    *,
+    source: Source,
+    commit: str | None,
+    template: str,
+    pods: Iterable[Pod],
+    obstacle: Obstacle | None,
+) -> Situation:
+    """Take the pods together. `template` is the digest that the newest pods carry."""
+    pods = sorted(pods, key=lambda pod: pod.name)
+    alive = [pod for pod in pods if not pod.deleting and not pod.finished]
+    newest = tuple((pod, causes.judge(pod)) for pod in alive if pod.template == template)
+    found = [standing.cause for _, standing in newest if standing.cause is not None]
+    if not found and not any(standing.step == "Ready" for _, standing in newest):
+        gone = (causes.evicted(pod) for pod in pods if pod.finished and pod.template == template)
+        found = [cause for cause in gone if cause is not None]
+    return Situation(
+        model=model,
+        source=source,
+        commit=commit,
+        newest=newest,
+        existing=len(alive),
+        serving=sum(pod.ready for pod in alive),
+        cause=min(found, key=_order, default=None),
+        obstacle=obstacle,
+    )
+
+
+def replica_failure(deployment: Mapping[str, Any] | None) -> Obstacle | None:
+    """Why pods cannot even be created (quota, admission), as the Deployment controller tells it."""
+    for condition in (deployment or {}).get("status", {}).get("conditions", ()):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            message = _POD_NAME.sub("a pod", condition.get("message", ""))
+            return Obstacle("PodsRefused", f"the replicas cannot be created: {message}")
+    return None
+
+
+def _order(cause: Cause) -> tuple[int, str, str]:
+    """What stops a pod late says more than a neighbour that waits for a node; then by name, to be stable."""
+    stages = ("ScoringVerified", "Serving", "Downloaded", "Scheduled")
+    return stages.index(cause.stage), cause.reason, cause.message

@@ -1,0 +1,118 @@
+"""The status of a ModelDeployment from its situation. Pure; called by the reconcilers, which write it."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from rerank_api import names
+from rerank_api.conditions import Condition, merge
+from rerank_api.model_deployment import (
+    DownloadStatus,
+    ModelDeploymentStatus,
+    ModelStatus,
+    ScoringStatus,
+)
+from rerank_operator import phase
+from rerank_operator.compare import satisfied
+from rerank_operator.conditions import verdicts
+from rerank_operator.pod_status import Report
+from rerank_operator.situation import Situation
+
+_MESSAGE_LIMIT: Final = 2048
+# Progress is written in steps of one percent: a download costs at most a hundred writes.
+_DOWNLOAD_STEPS: Final = 100
+
+
+def model_status(situation: Situation, *, gateway_url: str, now: datetime) -> ModelDeploymentStatus:
+    """The whole status. What did not change keeps its value and its time, so that it need not be written."""
+    old = situation.model.status
+    download = _download(situation, old.download)
+    return ModelDeploymentStatus(
+        observed_generation=situation.model.metadata.generation,
+        phase=phase.phase(situation),
+        conditions=merge(
+            old.conditions,
+            verdicts(situation),
+            generation=situation.model.metadata.generation,
+            now=now.replace(microsecond=0),
+        ),
+        replicas=situation.existing,
+        ready_replicas=situation.serving,
+        ready=f"{situation.ready}/{situation.wanted}",
+        selector=f"{names.MODEL_LABEL}={situation.model.metadata.name}",
+        model=_model(situation),
+        download=download,
+        endpoint=gateway_url,
+        message=phase.message(situation, download)[:_MESSAGE_LIMIT],
+    )
+
+
+def as_written(status: BaseModel) -> dict[str, Any]:
+    """The status as it goes to the API server: absent instead of null."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def differs(wanted: Mapping[str, Any], live: Mapping[str, Any], *, fields: Iterable[str]) -> bool:
+    """Whether the status has to be written. `fields` are ours: what is not wanted must be absent."""
+    return any(
+        not satisfied(wanted[field], live.get(field), field=field) if field in wanted else field in live
+        for field in fields
+    )
+
+
+def fields_of(status: type[BaseModel]) -> list[str]:
+    """The names, as written, of the fields of a status."""
+    return [field.alias or name for name, field in status.model_fields.items()]
+
+
+def changed(old: Iterable[Condition], new: Iterable[Condition]) -> list[Condition]:
+    """The conditions of `new` whose status or reason differs from `old`."""
+    before = {(condition.type, condition.status, condition.reason) for condition in old}
+    return [
+        condition for condition in new if (condition.type, condition.status, condition.reason) not in before
+    ]
+
+
+def _reports(situation: Situation) -> list[Report]:
+    return [pod.report for pod, _ in situation.newest if pod.report is not None]
+
+
+def _model(situation: Situation) -> ModelStatus | None:
+    """As the newest replicas report it. While none does, what was known stays, if it is the same source."""
+    source, old = situation.source, situation.model.status.model
+    found = next((report.model for report in _reports(situation) if report.model is not None), None)
+    if found is not None:
+        scoring = found.scoring
+        known = ModelStatus(
+            family=found.family,
+            architecture=found.architecture,
+            parameters=found.parameters,
+            weights_bytes=found.weights_bytes,
+            context_length=found.context_length,
+            scoring=ScoringStatus(method=scoring.method, range=scoring.range) if scoring else None,
+        )
+    elif old is not None and old.repo == source.repo:
+        known = old
+    else:
+        known = ModelStatus()
+    known = known.model_copy(update={"repo": source.repo, "revision": situation.commit})
+    return known if known != ModelStatus() else None
+
+
+def _download(situation: Situation, old: DownloadStatus | None) -> DownloadStatus | None:
+    running = [
+        pod.report.download
+        for pod, standing in situation.newest
+        if standing.step == "Downloading" and pod.report is not None and pod.report.download is not None
+    ]
+    found = min(running, key=lambda part: part.bytes / max(part.total_bytes, 1), default=None)
+    if found is None or found.total_bytes == 0:
+        return None
+    step = max(found.total_bytes // _DOWNLOAD_STEPS, 1)
+    rounded = min(found.bytes, found.total_bytes) // step * step
+    if old is not None and (old.bytes, old.total_bytes) == (rounded, found.total_bytes):
+        return old
+    eta = found.eta_seconds
+    return DownloadStatus(bytes=rounded, total_bytes=found.total_bytes, eta_seconds=eta)

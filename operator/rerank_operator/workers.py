@@ -1,0 +1,77 @@
+"""Takes keys from the queue and has them looked at. Started by `main` on the leader."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import structlog
+
+from rerank_operator import cluster
+from rerank_operator.handlers import API_KEY, MODEL, Key
+from rerank_operator.health import Metrics
+from rerank_operator.queue import KeyedQueue
+
+WORKERS: Final = 8
+# A model that waits for slow pods must not keep others waiting: the deadline of one look.
+LOOK_DEADLINE_SECONDS: Final = 60.0
+CONFLICT_SECONDS: Final = 0.2
+# Heals what a lost event left undone. Spread over the time, so that it is never a burst.
+RESYNC_SECONDS: Final = 600.0
+
+Reconcile = Callable[[str, str], Awaitable[float | None]]
+
+_log = structlog.get_logger()
+
+
+async def work(queue: KeyedQueue[Key], reconcilers: Mapping[str, Reconcile], metrics: Metrics) -> None:
+    """One worker, for ever."""
+    while True:
+        key = await queue.take()
+        metrics.waiting.set(len(queue))
+        started = time.monotonic()
+        try:
+            result = await _look(queue, key, reconcilers[key[0]])
+        finally:
+            queue.done(key)
+        metrics.looks.labels(key[0], result).inc()
+        metrics.look_seconds.labels(key[0]).observe(time.monotonic() - started)
+
+
+async def _look(queue: KeyedQueue[Key], key: Key, reconcile: Reconcile) -> str:
+    kind, namespace, name = key
+    try:
+        async with asyncio.timeout(LOOK_DEADLINE_SECONDS):
+            again = await reconcile(namespace, name)
+    except cluster.NotLeaderError:
+        return "not-leader"
+    except cluster.ApiError as error:
+        if error.conflict:  # what was observed is not the newest any more: look again
+            queue.add_after(key, CONFLICT_SECONDS)
+            return "conflict"
+        delay = queue.retry(key)
+        _log.warning("retrying", kind=kind, namespace=namespace, name=name, error=str(error), seconds=delay)
+        return "error"
+    except Exception:  # noqa: BLE001  # one resource that breaks us must not stop the others
+        delay = queue.retry(key)
+        _log.exception("retrying", kind=kind, namespace=namespace, name=name, seconds=delay)
+        return "error"
+    queue.forget(key)
+    if again is not None:
+        queue.add_after(key, again)
+    return "ok"
+
+
+async def resync(api: cluster.Cluster, queue: KeyedQueue[Key], namespaces: tuple[str, ...]) -> None:
+    """Have every resource looked at once in a while, for ever."""
+    while True:
+        await asyncio.sleep(RESYNC_SECONDS)
+        try:
+            for namespace in namespaces or (None,):
+                for kind, resource in ((MODEL, cluster.MODEL_DEPLOYMENT), (API_KEY, cluster.API_KEY)):
+                    async for item in api.pages(resource, namespace):
+                        key = (kind, item["metadata"]["namespace"], item["metadata"]["name"])
+                        queue.add_after(key, random.uniform(0, RESYNC_SECONDS / 2))  # noqa: S311  # spreads load
+        except cluster.ApiError as error:
+            _log.warning("the resync was cut short", error=str(error))
