@@ -112,6 +112,10 @@ def tag(root: Path, keys: dict[str, str]) -> str:
         root: the repository.
         keys: every image's key by target.
     """
-    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     together = hashlib.sha256("\n".join(f"{name} {key}" for name, key in sorted(keys.items())).encode())
-    return f"{version}-{together.hexdigest()[:12]}"
+    return f"{version(root)}-{together.hexdigest()[:12]}"
+
+
+def version(root: Path) -> str:
+    """Return the distribution's version, which is also the tag that plain manifests name."""
+    return str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])

@@ -9,11 +9,12 @@ from typing import Any
 
 from dev.cluster import binaries, control_plane, leftovers, network, node, packages, processes
 from dev.cluster.builder import Builder, base_key
+from dev.cluster.commands import run
 from dev.cluster.containerd import PAUSE_IMAGE, Containerd
 from dev.cluster.control_plane import ControlPlane, Ports
 from dev.cluster.errors import ClusterError
 from dev.cluster.gpu import set_gpus
-from dev.cluster.images import REGISTRY, content_keys, product, tag
+from dev.cluster.images import REGISTRY, content_keys, product, tag, version
 from dev.cluster.locking import locked
 from dev.cluster.node import Node
 from dev.cluster.oci import load, program_image
@@ -85,14 +86,19 @@ class NativeCluster:
             keys = content_keys(REPOSITORY, base_key())
             common_tag = tag(REPOSITORY, keys)
             for target in targets:
-                name = REGISTRY + product(target).reference(common_tag)
-                if name in self.containerd.images():
-                    continue
-                image = Builder.in_cache().image(REPOSITORY, target)
-                say("images", f"loading {target}")
-                sent = load(self.containerd, image, name)
-                say("images", f"loaded {name} ({sent / 1e6:.0f} MB were new)")
+                self._load(target, common_tag)
         return common_tag
+
+    def _load(self, target: str, common_tag: str) -> None:
+        """Give the node a product's image, under the tag of its content and under the plain version."""
+        wanted = REGISTRY + product(target).reference(common_tag)
+        if wanted not in self.containerd.images():
+            image = Builder.in_cache().image(REPOSITORY, target)
+            say("images", f"loading {target}")
+            sent = load(self.containerd, image, wanted)
+            say("images", f"loaded {wanted} ({sent / 1e6:.0f} MB were new)")
+        plain = REGISTRY + product(target).reference(version(REPOSITORY))
+        run(self.containerd.ctr("images", "tag", "--force", wanted, plain))
 
     def tag(self) -> str:
         """Return the tag that the images of this tree have or would have."""

@@ -22,6 +22,8 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+PIECE = 1 << 20
+"""Bytes written at once: tarfile's own 10 KiB would cost a system call each."""
 LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
 
 
@@ -137,7 +139,7 @@ def load(containerd: Containerd, image: Image, image_name: str) -> int:
     )
     assert process.stdin is not None and process.stdout is not None  # noqa: S101,PT018 - pipes were asked for
     try:
-        with process.stdin, tarfile.open(fileobj=process.stdin, mode="w|") as archive:
+        with process.stdin, tarfile.open(fileobj=process.stdin, mode="w|", bufsize=PIECE) as archive:
             for name, content in archive_entries(image.manifest, missing, image_name):
                 _add(archive, name, content)
     except BrokenPipeError:
