@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -75,9 +76,10 @@ def source_files() -> list[Path]:
 
 def parse_version(text: str) -> tuple[int, int]:
     """Return major and minor of Go's version, such as `go1.26.8`."""
-    major, minor = text.removeprefix("go").split(".")[:2]
-    digits = "".join(character for character in minor if character.isdigit())
-    return int(major), int(digits)
+    found = re.match(r"go(\d+)\.(\d+)", text)
+    if found is None:
+        raise ClusterError(f"this version of Go cannot be read: {text}")
+    return int(found[1]), int(found[2])
 
 
 def content_key(version: str, files: Iterable[Path]) -> str:
