@@ -9,6 +9,7 @@ import yaml
 
 from dev.cluster.access import Access
 from tests.apiserver.api import RERANK, Api, Refused, eventually
+from tests.apiserver.operator_process import AuditLog, Operator, install_rights
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)
@@ -44,3 +45,26 @@ def namespace(api: Api) -> Iterator[str]:
     )
     yield name
     api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="session")
+def operator(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The operator, running. A test that stops it leaves that to be seen by the next one, which starts it."""
+    operator = Operator(api, tmp_path_factory.mktemp("operator"), install_rights(api))
+    yield operator
+    if operator.process is not None:
+        operator.stop()
+
+
+@pytest.fixture
+def running(operator: Operator) -> Operator:
+    """The operator, running and leading."""
+    if operator.process is None:
+        operator.start()
+    return operator
+
+
+@pytest.fixture(scope="session")
+def audit(control_plane: Access) -> AuditLog:
+    """The API server's audit log, as far as it is about the operator."""
+    return AuditLog(control_plane.audit_log)

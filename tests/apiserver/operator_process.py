@@ -1,0 +1,182 @@
+"""The operator as a process of its own, with the rights that the chart gives it and no others."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.request import urlopen
+
+import yaml
+
+from tests.apiserver.api import Api, Object, eventually
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "rerank-system"
+MASTER = "5a" * 32
+GATEWAY_URL = "http://rerank-gateway.rerank-system/v1/rerank"
+
+_PATHS = {
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts/{name}",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{name}",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/{name}",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings/{name}",
+}
+
+
+def install_rights(api: Api) -> str:
+    """Apply the operator's ServiceAccount and RBAC of the plain install; returns a token for it."""
+    api.apply(
+        f"/api/v1/namespaces/{NAMESPACE}",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+    )
+    for body in yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()):
+        if body["kind"] in _PATHS and body["metadata"]["name"].startswith("rerank-operator"):
+            metadata = body["metadata"]
+            path = _PATHS[body["kind"]].format(
+                namespace=metadata.get("namespace", NAMESPACE), name=metadata["name"]
+            )
+            api.apply(path, body)
+    account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/rerank-operator/token"
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": 7200},
+    }
+    token = api.create(account, request)["status"]["token"]
+    assert isinstance(token, str)
+    return token
+
+
+@dataclass
+class Operator:
+    """Start, stop and kill the operator. One process at a time."""
+
+    api: Api
+    folder: Path
+    token: str
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    port: int = 0
+    starts: int = 0
+    logs: ClassVar[str] = "operator.log"
+
+    def start(self, *, ready: bool = True) -> "Operator":
+        assert self.process is None, "the operator runs already"
+        self.folder.mkdir(exist_ok=True)
+        master = self.folder / "master"
+        if "RERANK_BACKEND_TOKEN_FILE" not in self.environment:
+            master.write_text(MASTER + "\n")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.starts += 1
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT / 'api'}:{ROOT / 'operator'}",
+            "KUBECONFIG": str(self._kubeconfig()),
+            "RERANK_NAMESPACE": NAMESPACE,
+            "RERANK_POD_NAME": f"rerank-operator-{self.starts}",
+            "RERANK_RUNTIME_IMAGE_CPU": "rerank-runtime:test-cpu",
+            "RERANK_RUNTIME_IMAGE_CUDA": "rerank-runtime:test-cuda",
+            "RERANK_GATEWAY_URL": GATEWAY_URL,
+            "RERANK_BACKEND_TOKEN_FILE": str(master),
+            **self.environment,
+        }
+        with (self.folder / self.logs).open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rerank_operator", f"--port={self.port}"],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        if ready:
+            eventually("the operator leads", self.leads)
+        return self
+
+    def stop(self) -> None:
+        """Ask it to end, as the kubelet does."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it in the middle of whatever it does."""
+        self._end(signal.SIGKILL)
+
+    def log(self) -> str:
+        return (self.folder / self.logs).read_text()
+
+    def metric(self, name: str) -> float:
+        """The sum over all labels."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as response:
+            lines = response.read().decode().splitlines()
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name
+        )
+
+    def leads(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the operator ended: {self.log()[-4000:]}"
+        try:
+            return self.metric("rerank_operator_leading") == 1
+        except OSError:
+            return False
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self.process is not None, "the operator does not run"
+        self.process.send_signal(number)
+        self.process.wait(timeout=40)
+        self.process = None
+
+    def _kubeconfig(self) -> Path:
+        access = self.api.access
+        config: Any = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [
+                {
+                    "name": "test",
+                    "cluster": {"server": access.url, "certificate-authority": str(access.authority)},
+                }
+            ],
+            "users": [{"name": "test", "user": {"token": self.token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        }
+        file = self.folder / "kubeconfig"
+        file.write_text(yaml.safe_dump(config))
+        return file
+
+
+@dataclass(frozen=True)
+class AuditLog:
+    """What the operator asked of the API server."""
+
+    file: Path
+
+    def requests(self, *, since: int = 0) -> list[Object]:
+        """The operator's finished requests after the first `since` bytes of the log."""
+        with self.file.open("rb") as log:
+            log.seek(since)
+            events = [json.loads(line) for line in log if line.endswith(b"\n")]
+        user = f"system:serviceaccount:{NAMESPACE}:rerank-operator"
+        return [
+            event
+            for event in events
+            if event["user"]["username"] == user and event["stage"] == "ResponseComplete"
+        ]
+
+    def writes(self, *, since: int = 0) -> list[str]:
+        """Its writes, but for the Lease's, as "verb path"."""
+        return [
+            f"{event['verb']} {event['requestURI']}"
+            for event in self.requests(since=since)
+            if event["verb"] not in {"get", "list", "watch"} and event["objectRef"]["resource"] != "leases"
+        ]
+
+    def size(self) -> int:
+        return self.file.stat().st_size
