@@ -23,6 +23,7 @@ class Cluster(Protocol):
     def up(self) -> None: ...
     def up_with_images(self, targets: Sequence[str]) -> str: ...
     def down(self) -> None: ...
+    def purge(self) -> None: ...
     def environment(self) -> dict[str, str]: ...
     def images(self, targets: Sequence[str]) -> str: ...
     def tag(self) -> str: ...
@@ -52,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--images", action="store_true", help="build and load all images meanwhile; print their tag"
     )
-    commands.add_parser("down", help="take it down and leave nothing but the cache")
+    down = commands.add_parser("down", help="take it down and leave nothing but the cache")
+    down.add_argument("--purge", action="store_true", help="remove the cache too")
     commands.add_parser("env", help="print shell lines that point kubectl and helm at it")
     commands.add_parser("tag", help="print the tag of the images of this tree")
     images = commands.add_parser("images", help="build and load images; print their tag")
@@ -64,28 +66,34 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def perform(cluster: Cluster, arguments: argparse.Namespace) -> None:
+    """Do what one command line says. Only what scripts read goes to standard output."""
+    every = [product.target for product in PRODUCTS]
+    match arguments.command:
+        case "up" if arguments.images:
+            print(cluster.up_with_images(every))
+        case "up":
+            cluster.up()
+        case "down" if arguments.purge:
+            cluster.purge()
+        case "down":
+            cluster.down()
+        case "env":
+            for name, text in cluster.environment().items():
+                print(f"export {name}={shlex.quote(text)}")
+        case "tag":
+            print(cluster.tag())
+        case "images":
+            print(cluster.images(arguments.targets or every))
+        case "gpu":
+            cluster.gpus(arguments.count, arguments.product, arguments.memory)
+
+
 def main() -> int:
     """Run one command and return the exit status: 1 with one clear message where it failed."""
     arguments = parser().parse_args()
     try:
-        cluster = chosen()
-        every = [product.target for product in PRODUCTS]
-        match arguments.command:
-            case "up" if arguments.images:
-                print(cluster.up_with_images(every))
-            case "up":
-                cluster.up()
-            case "down":
-                cluster.down()
-            case "env":
-                for name, value in cluster.environment().items():
-                    print(f"export {name}={shlex.quote(value)}")
-            case "tag":
-                print(cluster.tag())
-            case "images":
-                print(cluster.images(arguments.targets or every))
-            case "gpu":
-                cluster.gpus(arguments.count, arguments.product, arguments.memory)
+        perform(chosen(), arguments)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

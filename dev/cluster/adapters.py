@@ -28,6 +28,10 @@ class KindCluster:
         """Delete the cluster."""
         run(["kind", "delete", "cluster", "--name", self.name])
 
+    def purge(self) -> None:
+        """Delete the cluster; its images are Docker's."""
+        self.down()
+
     def environment(self) -> dict[str, str]:
         """Return the variables that point kubectl and helm at the cluster."""
         path = cache_dir() / "kind.kubeconfig"
@@ -73,6 +77,10 @@ class CurrentCluster:
     def down(self) -> None:
         """Leave it alone: it is not ours."""
         say("cluster", "the current context is not ours to take down")
+
+    def purge(self) -> None:
+        """Leave it alone."""
+        self.down()
 
     def environment(self) -> dict[str, str]:
         """Return what this process itself was given."""

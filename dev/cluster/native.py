@@ -1,6 +1,7 @@
 """The cluster from source on this machine: the parts in the order in which they depend on each other."""
 
 import os
+import shutil
 import socket
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -18,7 +19,7 @@ from dev.cluster.images import REGISTRY, content_keys, product, tag, version
 from dev.cluster.locking import locked
 from dev.cluster.node import Node
 from dev.cluster.oci import load, program_image
-from dev.cluster.paths import REPOSITORY, Layout, state_dir
+from dev.cluster.paths import REPOSITORY, Layout, cache_dir, state_dir
 from dev.cluster.progress import say
 
 PORTS = Ports(etcd=12379, etcd_peer=12380, apiserver=6443, controller_manager=10257, scheduler=10259)
@@ -110,6 +111,14 @@ class NativeCluster:
         with locked("cluster"):
             self._clear()
         say("cluster", "down")
+
+    def purge(self) -> None:
+        """Take the cluster down and remove the cache too: programs, images and their layers."""
+        self.down()
+        leftovers.unmount_below(cache_dir())
+        if cache_dir().exists():
+            say("cluster", f"removing {cache_dir()}")
+            shutil.rmtree(cache_dir())
 
     def gpus(self, count: int, product_name: str, memory_mib: int) -> None:
         """Pretend that the node has this many GPUs; 0 takes them away."""
