@@ -52,6 +52,8 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.head = head.read(scope["raw_path"] + scope["query_string"], scope["headers"])
+        if scope["http_version"] not in ("1.1", "1.0"):
+            self.head.problem = errors.invalid("Speak HTTP/1.1.", status=505)
         self.status = 0
         self.notes: dict[str, Any] = {}
         self._scope = scope

@@ -46,6 +46,7 @@ class Folder:
         self._path = path
         self._state = state
         self._stamps: _Stamps = {}
+        self._up_to_date = False
         self._read_at: float | None = None
 
     def load(self) -> None:
@@ -54,6 +55,7 @@ class Folder:
         Raises:
             InvalidFolderError: a file or an object in it cannot be used. The state is as before.
         """
+        self._up_to_date = False
         self._stamps = self._look()
         found: dict[Kind, list[Record]] = {kind: [] for kind in Kind}
         for path in sorted(self._stamps):
@@ -61,6 +63,7 @@ class Folder:
                 found[kind].append(record)
         for kind, objects in found.items():
             self._state.replace(kind, objects)
+        self._up_to_date = True
         self._read_at = time.monotonic()
 
     async def run(self) -> None:
@@ -70,7 +73,7 @@ class Folder:
                 if self._look() != self._stamps:
                     self.load()
                     _log.info("folder_read", **{kind.value: self._state.count(kind) for kind in Kind})
-                else:
+                elif self._up_to_date:
                     self._read_at = time.monotonic()
             except InvalidFolderError as error:
                 _log.error("folder_not_read", reason=str(error))

@@ -53,7 +53,7 @@ async def _serve(settings: Settings, config_dir: Path | None, port: int, interna
         sockets = listen(port), listen(internal_port)
     except (OSError, ValueError) as error:
         raise InvalidSettingsError(str(error)) from error
-    gateway = Gateway(settings, tokens, source, version=importlib.metadata.version("rerank-operator"))
+    gateway = Gateway(settings, tokens, source, version=_version())
     loop = asyncio.get_running_loop()
     # A second signal, and Ctrl-C, do not wait for proxies to stop sending.
     loop.add_signal_handler(signal.SIGTERM, _on_sigterm, gateway)
@@ -66,5 +66,15 @@ def _on_sigterm(gateway: Gateway) -> None:
     gateway.stop()
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("rerank-operator")
+    except importlib.metadata.PackageNotFoundError:  # run from the source tree
+        return "0+source"
+
+
 def main() -> None:
-    typer.run(serve)
+    # Plain tracebacks: typer's own print local variables, keys among them.
+    program = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    program.command()(serve)
+    program()

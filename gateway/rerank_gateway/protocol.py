@@ -1,17 +1,17 @@
 """The HTTP/1.1 connection: uvicorn's httptools protocol with the deadlines and bounds that it lacks.
 
-uvicorn alone keeps a silent connection open for ever, reads a head of any size and answers a broken one in
-plain text.
+uvicorn alone keeps a silent connection open for ever, reads a head of any size, answers a broken one in
+plain text, and takes the body of a request that offers an upgrade for the next request.
 """
 
 import asyncio
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from rerank_gateway import errors, head
 from rerank_gateway.errors import ApiError
-from rerank_gateway.head import MAX_HEAD_BYTES
 
 HEAD_SECONDS: Final = 10.0
 # Longer than the 60 s after which common load balancers and client pools drop an idle connection, so that
@@ -25,6 +25,8 @@ class Connection(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
+    _upgrade_offered = False
+    _replaying = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -35,32 +37,68 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        self._feed(data)
         if not self._in_head or not self._head_bytes or self.transport.is_closing():
             return  # the usual case: a whole head came at once
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_too_slow)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._head_bytes > head.MAX_HEAD_BYTES:
             self._refuse(head.too_large_head())
 
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(errors.invalid("This is not a valid HTTP/1.1 request.", code="invalid_http"))
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on as if no upgrade had been offered (RFC 9110 §7.8 lets a server ignore the offer).
+
+        The parser takes what follows such a head for another protocol. Java's HttpClient offers h2c with
+        every first request, body included, so a new parser is told how long the body is and goes on.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        framing = _framing(self.headers)
+        self._upgrade_offered = False
+        if framing:
+            self._replaying = True
+            self._feed(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+            self._replaying = False
+        if rest and not self.transport.is_closing():
+            self._feed(rest)
+
     def on_message_begin(self) -> None:
-        self._in_head = True
-        super().on_message_begin()
+        if not self._replaying:
+            self._in_head = True
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._replaying:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._replaying:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._replaying:
+            return
         self._in_head = False
         self._head_bytes = 0
         self._stop_head_timer()
+        self._upgrade_offered = self.parser.should_upgrade()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self._upgrade_offered and _framing(self.headers):
+            return  # the parser only stopped; the body is still to come
         super().on_message_complete()
         self._in_head = True
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, in plain text
-        self._refuse(errors.invalid("This is not a valid HTTP/1.1 request.", code="invalid_http"))
 
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection; one whose client does not read its last answer is cut."""
@@ -93,3 +131,9 @@ class Connection(HttpToolsProtocol):
                 % (STATUS_LINE[error.status], len(body), body)
             )
         self.transport.close()
+
+
+def _framing(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The head's lines that say where its body ends; none when there is no body."""
+    wanted = (b"content-length", b"transfer-encoding")
+    return b"".join(b"%s: %s\r\n" % (name, value) for name, value in headers if name in wanted)

@@ -99,7 +99,7 @@ def parse(kind: Kind, body: Json) -> Record:
         if kind is Kind.MODEL:
             return _model(body)
         return _slice(body)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a valid {kind.value}: {error!r}") from error
 
 

@@ -9,7 +9,6 @@ server never would.
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -80,6 +79,7 @@ class FakeEngine:
     open: int = 0
 
     async def __aenter__(self) -> Self:
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**26)
         self.host, self.port = self._server.sockets[0].getsockname()
         return self
@@ -93,20 +93,16 @@ class FakeEngine:
         """Refuse new connections and cut the open ones."""
         self._server.close()
         self.release.set()
-        for task in list(self._tasks()):
+        for task in self._tasks:
             task.cancel()
-        while self.open:
-            await asyncio.sleep(0.005)
-
-    def _tasks(self) -> Iterator[asyncio.Task[Any]]:
-        for task in asyncio.all_tasks():
-            if task.get_name() == f"fake-engine-{id(self)}":
-                yield task
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        task.set_name(f"fake-engine-{id(self)}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         number = self.connections
         self.connections += 1
         self.open += 1
@@ -124,9 +120,7 @@ class FakeEngine:
             self.open -= 1
             writer.transport.abort()
 
-    async def _answer(
-        self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    async def _answer(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         behaviour = self.behave.popleft() if self.behave else self.always
         if behaviour == "reset":
             return False
@@ -233,5 +227,3 @@ async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:
 def _error(code: int, message: str, param: str | None = None) -> bytes:
     error = {"message": message, "type": "BadRequestError", "param": param, "code": code}
     return json.dumps({"error": error}).encode()
-
-

@@ -233,7 +233,7 @@ async def test_a_wrong_field_is_named(
 ) -> None:
     answer = await gateway.rerank(**fields)
     assert (answer.status, answer.param) == (400, param)
-    assert param.split("[")[0] in answer.body["message"]
+    assert param.split("[", maxsplit=1)[0] in answer.body["message"]
     assert engine.seen == []
 
 
@@ -316,9 +316,7 @@ async def test_a_failing_replica_shows_neither_address_nor_trace(
     assert len(engine.seen) == 1
 
 
-async def test_a_refused_backend_token_is_not_the_clients_fault(
-    gateway: Running, engine: FakeEngine
-) -> None:
+async def test_a_refused_backend_token_is_not_the_clients_fault(gateway: Running, engine: FakeEngine) -> None:
     engine.token = "other"
     assert (await gateway.rerank()).status == 502
 

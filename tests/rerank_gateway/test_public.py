@@ -1,0 +1,159 @@
+"""What is public besides ranking: the list of models, the documentation, request ids, stopping."""
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from rerank_api import keys
+from rerank_gateway.config import Settings
+from tests.rerank_gateway import objects
+from tests.rerank_gateway.fake_engine import FakeEngine
+from tests.rerank_gateway.harness import MINTED, Running, running, slice_of, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_the_list_holds_what_the_key_may_call(gateway: Running) -> None:
+    gateway.source.put(
+        objects.model("cold", repo=None, aliases=["spare"], context_length=None),
+        objects.model("elsewhere", namespace="team-b"),
+    )
+    answer = await gateway.get("/v1/models")
+    assert answer.status == 200
+    assert answer.body == {
+        "object": "list",
+        "data": [
+            {
+                "id": "cold",
+                "object": "model",
+                "created": 1767225600,
+                "owned_by": "default",
+                "root": None,
+                "aliases": ["spare"],
+                "ready": False,
+                "category": "reranker",
+                "max_model_len": None,
+            },
+            {
+                "id": "minilm",
+                "object": "model",
+                "created": 1767225600,
+                "owned_by": "default",
+                "root": "sentence-transformers/all-MiniLM-L6-v2",
+                "aliases": [],
+                "ready": True,
+                "category": "reranker",
+                "max_model_len": 512,
+            },
+        ],
+    }
+    plain = await gateway.get("/models")
+    assert "object" not in plain.body
+    assert plain.body["data"] == answer.body["data"]
+
+
+async def test_a_narrow_key_sees_its_models_only(gateway: Running) -> None:
+    narrow = keys.mint()
+    gateway.source.put(
+        objects.model("other", repo=None), objects.api_key(narrow, name="narrow", models=["other"])
+    )
+    answer = await gateway.get("/v1/models", key=narrow.text)
+    assert [model["id"] for model in answer.body["data"]] == ["other"]
+    assert (await gateway.get("/v1/models", key=None)).status == 401
+
+
+async def test_the_description_covers_every_path_and_real_answers(gateway: Running) -> None:
+    description = (await gateway.get("/openapi.json", key=None)).body
+    assert set(description["paths"]) == {"/v1/rerank", "/rerank", "/v1/models", "/models"}
+    schemas = description["components"]["schemas"]
+    text = json.dumps(description)
+    for reference in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
+        assert reference in schemas
+    assert set((await gateway.rerank()).body) == set(schemas["RerankAnswer"]["properties"])
+    assert set((await gateway.get("/v1/models")).body) == set(schemas["ModelList"]["properties"])
+    assert set((await gateway.rerank(b"")).body) == set(schemas["Error"]["properties"])
+    page = await gateway.get("/docs", key=None)
+    assert page.status == 200
+    assert b"/openapi.json" in page.body
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("abc-1.2_X", True), ("a" * 128, True), ("a" * 129, False), ("a b", False), ("é", False), ("", False)],
+)
+async def test_a_sane_request_id_is_kept(gateway: Running, sent: str, kept: bool) -> None:
+    answer = await gateway.rerank(headers={"X-Request-Id": sent})
+    assert (answer.headers["X-Request-Id"] == sent) == kept
+    assert answer.headers["X-Request-Id"]
+
+
+async def test_metrics_count_by_model_and_code(gateway: Running) -> None:
+    await gateway.rerank()
+    await gateway.rerank(model="unknown")
+    text = (await gateway.internal("/metrics")).body.decode()
+    assert 'rerank_gateway_requests_total{code="200",model="minilm",namespace="default"}' in text
+    assert 'rerank_gateway_requests_total{code="404",model="",namespace=""}' in text
+    assert "unknown" not in text
+    assert 'rerank_gateway_watch_age_seconds{watch="by hand"} 0.0' in text
+    assert "rerank_gateway_event_loop_lag_seconds_bucket" in text
+    assert "rerank_gateway_requests_in_flight 0.0" in text
+
+
+async def test_readiness_waits_for_the_first_lists(shared: Running) -> None:
+    assert (await shared.internal("/readyz")).status == 200
+    shared.source.synced = False
+    answer = await shared.internal("/readyz")
+    shared.source.synced = True
+    assert (answer.status, answer.body) == (503, b"not listed yet: apikeys\n")
+    assert (await shared.internal("/livez")).status == 200
+    assert (await shared.internal("/secret")).status == 404
+
+
+async def test_the_internal_paths_are_not_public(gateway: Running) -> None:
+    for path in ("/metrics", "/readyz", "/livez"):
+        assert (await gateway.get(path)).status == 404
+
+
+async def test_stopping_fails_no_request(engine: FakeEngine) -> None:
+    async with running(Settings(drain_seconds=0.5)) as gateway:
+        gateway.source.put(objects.model(), *slice_of([engine]))
+        first = await gateway.rerank()
+        assert "Connection" not in first.headers
+        gateway.gateway.stop()
+        await asyncio.sleep(0)
+        assert (await gateway.internal("/readyz")).body == b"draining\n"
+        answer = await gateway.rerank()  # on the connection of before
+        assert (answer.status, answer.headers["Connection"]) == (200, "close")
+        assert (await gateway.rerank()).status == 200  # on a new one
+        engine.always = "hold"
+        late = asyncio.create_task(gateway.rerank())
+        await until(lambda: bool(engine.seen) and len(engine.seen) == 4)
+        await until(lambda: _refuses(gateway))
+        engine.release.set()
+        assert (await late).status == 200
+        await asyncio.wait_for(asyncio.shield(gateway.task), 5)
+
+
+def _refuses(gateway: Running) -> bool:
+    """Whether the public port no longer listens."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", gateway.port)) != 0
+
+
+async def test_a_source_that_fails_ends_the_gateway() -> None:
+    async with running(Settings(drain_seconds=60)) as gateway:
+        gateway.source.crash.set()
+        with pytest.raises(RuntimeError, match="the source failed"):
+            await asyncio.wait_for(asyncio.shield(gateway.task), 5)
+
+
+async def test_logs_hold_neither_bodies_nor_keys(gateway: Running, capsys: Any) -> None:
+    await gateway.rerank(headers={"X-Request-Id": "logged"})
+    text = capsys.readouterr().out
+    assert "logged" in text
+    assert MINTED.key_id in text
+    assert MINTED.text not in text
+    assert "panda" not in text

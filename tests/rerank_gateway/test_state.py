@@ -1,0 +1,265 @@
+"""The pure parts: what is kept of objects, how names resolve, which replica is chosen."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rerank_api import keys
+from rerank_gateway import balancer, records
+from rerank_gateway.balancer import Replica
+from rerank_gateway.records import Address, Kind, ObjectId
+from rerank_gateway.state import State
+from tests.rerank_gateway import objects
+from tests.rerank_gateway.objects import Object
+
+MODEL = ObjectId("default", "minilm")
+OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+
+
+def state_of(*bodies: Object) -> State:
+    state = State()
+    put(state, *bodies)
+    return state
+
+
+def put(state: State, *bodies: Object) -> None:
+    for body in bodies:
+        kind = Kind(body["kind"])
+        state.put(kind, records.parse(kind, body))
+
+
+def hosts(state: State, model: ObjectId = MODEL) -> list[str]:
+    return sorted(replica.address.host for replica in state.replicas(model))
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("models", "name", "found"),
+    [
+        ([objects.model("a", repo="o/r")], "a", "a"),
+        ([objects.model("a", repo="o/r")], "o/r", "a"),
+        ([objects.model("a", repo=None)], "o/r", None),
+        ([objects.model("a", aliases=["b"]), objects.model("b")], "b", "b"),
+        ([objects.model("a", repo="o/r"), objects.model("b", aliases=["o/r"])], "o/r", "b"),
+        ([objects.model("b", repo="o/r", created=OLD), objects.model("a", repo="o/r", created=NEW)], "o/r", "b"),
+        ([objects.model("b", repo="o/r"), objects.model("a", repo="o/r")], "o/r", "a"),
+        ([objects.model("a", repo="o/r", aliases=["o/r"]), objects.model("b", aliases=["o/r"])], "o/r", "a"),
+        ([objects.model("a", aliases=["a", "a"])], "a", "a"),
+        ([objects.model("a", namespace="other")], "a", None),
+    ],
+)
+def test_how_names_resolve(models: list[Object], name: str, found: str | None) -> None:
+    for order in (models, models[::-1]):
+        model = state_of(*order).resolve("default", name)
+        assert (model and model.id.name) == found
+
+
+def test_a_name_goes_to_the_next_claim_when_its_model_goes() -> None:
+    first, second = objects.model("a", aliases=["best"]), objects.model("b", aliases=["best"], created=NEW)
+    state = state_of(second, first)
+    state.remove(Kind.MODEL, ObjectId("default", "a"))
+    model = state.resolve("default", "best")
+    assert model is not None
+    assert model.id.name == "b"
+    put(state, objects.model("b", created=NEW))
+    assert state.resolve("default", "best") is None
+
+
+# Endpoints
+
+
+@pytest.mark.parametrize(
+    ("conditions", "ready"),
+    [
+        ({"ready": True, "serving": True, "terminating": False}, True),
+        ({}, True),
+        ({"ready": None}, True),
+        ({"ready": False}, False),
+        ({"ready": False, "serving": True, "terminating": True}, False),
+        ({"ready": True, "terminating": True}, False),
+    ],
+)
+def test_only_ready_endpoints_get_requests(conditions: Object, ready: bool) -> None:
+    state = state_of(objects.endpoint_slice(["10.0.0.1"], conditions=conditions or None))
+    assert bool(hosts(state)) == ready
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"addressType": "FQDN"}, {"ports": None}, {"ports": [{"name": "status", "port": 1}]}, {"endpoints": None}],
+)
+def test_slices_that_lead_nowhere(change: Object) -> None:
+    assert hosts(state_of({**objects.endpoint_slice(["10.0.0.1"]), **change})) == []
+
+
+def test_replicas_keep_their_load_while_slices_change() -> None:
+    state = state_of(objects.endpoint_slice(["10.0.0.1", "10.0.0.2"]))
+    before = {replica.address.host: replica for replica in state.replicas(MODEL)}
+    put(state, objects.endpoint_slice(["10.0.0.1", "10.0.0.3"]))
+    after = {replica.address.host: replica for replica in state.replicas(MODEL)}
+    assert set(after) == {"10.0.0.1", "10.0.0.3"}
+    assert after["10.0.0.1"] is before["10.0.0.1"]
+
+
+def test_an_address_that_moves_between_slices_stays() -> None:
+    removed: list[Replica] = []
+    state = State(removed.append)
+    put(state, objects.endpoint_slice(["10.0.0.1"], name="a"))
+    replica = state.replicas(MODEL)[0]
+    moved = records.parse(Kind.SLICE, objects.endpoint_slice(["10.0.0.1"], name="b"))
+    state.replace(Kind.SLICE, [moved])
+    assert state.replicas(MODEL) == (replica,)
+    assert removed == []
+    state.replace(Kind.SLICE, [])
+    assert removed == [replica]
+
+
+# Replace
+
+
+def test_a_relist_drops_what_vanished_in_its_namespace_only() -> None:
+    minted = [keys.mint() for _ in range(3)]
+    names = (("a", "one"), ("a", "two"), ("b", "three"))
+    bodies = [
+        objects.api_key(key, name=name, namespace=namespace)
+        for key, (namespace, name) in zip(minted, names, strict=True)
+    ]
+    state = state_of(*bodies)
+    state.replace(Kind.API_KEY, [records.parse(Kind.API_KEY, bodies[0])], namespace="a")
+    assert [bool(state.keys(key.sha256)) for key in minted] == [True, False, True]
+    state.replace(Kind.API_KEY, [])
+    assert [bool(state.keys(key.sha256)) for key in minted] == [False] * 3
+
+
+def test_a_hash_that_two_keys_list_belongs_to_the_older() -> None:
+    minted = keys.mint()
+    thief = objects.api_key(minted, name="a-thief", namespace="evil", created=NEW)
+    owner = objects.api_key(minted, name="owner", namespace="good", created=OLD)
+    for order in ((thief, owner), (owner, thief)):
+        state = state_of(*order)
+        assert [known.key.id.namespace for known in state.keys(minted.sha256)] == ["good", "evil"]
+        state.remove(Kind.API_KEY, ObjectId("evil", "a-thief"))
+        assert [known.key.id.namespace for known in state.keys(minted.sha256)] == ["good"]
+
+
+def test_an_unchanged_object_changes_nothing() -> None:
+    state = state_of(objects.endpoint_slice(["10.0.0.1"]))
+    before = state.replicas(MODEL)
+    put(state, objects.endpoint_slice(["10.0.0.1"]))
+    assert state.replicas(MODEL) is before
+
+
+MINTED = [keys.mint() for _ in range(3)]
+bodies = st.one_of(
+    st.builds(
+        lambda key, name, created: objects.api_key(key, name=name, created=created),
+        st.sampled_from(MINTED),
+        st.sampled_from("abc"),
+        st.sampled_from([OLD, NEW]),
+    ),
+    st.builds(
+        lambda name, aliases, repo: objects.model(name, aliases=aliases, repo=repo),
+        st.sampled_from("abc"),
+        st.lists(st.sampled_from("abcd"), max_size=3),
+        st.sampled_from(["o/r", "o/s", None]),
+    ),
+    st.builds(
+        lambda name, of, addresses: objects.endpoint_slice(addresses, name=name, of=of),
+        st.sampled_from("abc"),
+        st.sampled_from("ab"),
+        st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2"]), max_size=2),
+    ),
+)
+
+
+def answers(state: State) -> Any:
+    """Everything that the data path could ask."""
+    return (
+        [[known.key.id for known in state.keys(key.sha256)] for key in MINTED],
+        [state.resolve("default", name) for name in ("a", "b", "c", "d", "o/r", "o/s")],
+        state.models("default"),
+        [hosts(state, ObjectId("default", name)) for name in "ab"],
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), bodies), max_size=20))
+def test_any_history_ends_in_the_same_answers_as_its_last_state(events: list[tuple[bool, Object]]) -> None:
+    changing = State()
+    alive: dict[tuple[str, str], Object] = {}
+    for deleted, body in events:
+        identity = (body["kind"], body["metadata"]["name"])
+        if deleted:
+            alive.pop(identity, None)
+            changing.remove(Kind(body["kind"]), records.object_id(body))
+        else:
+            alive[identity] = body
+            put(changing, body)
+    fresh = state_of(*alive.values())
+    assert answers(changing) == answers(fresh)
+    for kind in Kind:
+        changing.replace(kind, [])
+    assert answers(changing) == answers(State())
+    indexes = (changing._keys, changing._names, changing._models, changing._slices, changing._replicas)
+    assert not any(indexes)  # nothing is left behind
+
+
+# What objects that make no sense do
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (Kind.API_KEY, {}),
+        (Kind.API_KEY, {"metadata": {"name": "a", "namespace": "b"}, "status": {"hashes": [{}]}}),
+        (Kind.API_KEY, {"metadata": {"name": "a", "namespace": "b"}, "spec": {"expiresAt": "soon"}}),
+        (Kind.MODEL, {"metadata": {"name": "a", "namespace": "b"}}),
+        (Kind.SLICE, {"metadata": {"name": "a"}}),
+        (Kind.SLICE, {"metadata": None}),
+    ],
+)
+def test_an_object_that_makes_no_sense_is_a_value_error(kind: Kind, body: Object) -> None:
+    with pytest.raises(ValueError, match="not a valid"):
+        records.parse(kind, body)
+
+
+def test_a_key_that_is_not_minted_yet_has_no_hash() -> None:
+    body = {"metadata": {"name": "a", "namespace": "b"}}
+    record = records.parse(Kind.API_KEY, body)
+    assert isinstance(record, records.KeyRecord)
+    assert record.hashes == ()
+
+
+# Choosing
+
+
+def replica(host: str, tokens: int = 0, aside: float = 0) -> Replica:
+    return Replica(Address(host, 8000), tokens, aside)
+
+
+def test_the_least_loaded_is_chosen_and_ties_are_shared_out() -> None:
+    rng = random.Random(1)
+    busy, free = replica("a", 5), [replica("b", 2), replica("c", 2)]
+    chosen = Counter(
+        found.address.host
+        for _ in range(200)
+        if (found := balancer.choose([busy, *free], 0.0, rng=rng)) is not None
+    )
+    assert set(chosen) == {"b", "c"}
+    assert min(chosen.values()) > 60
+
+
+def test_a_replica_set_aside_is_the_last_resort() -> None:
+    rng = random.Random(1)
+    aside, busy = replica("a", 0, aside=10.0), replica("b", 99)
+    assert balancer.choose([aside, busy], 9.9, rng=rng) is busy
+    assert balancer.choose([aside, busy], 10.0, rng=rng) is aside
+    assert balancer.choose([aside, busy], 9.9, besides=busy, rng=rng) is aside
+    assert balancer.choose([aside], 9.9, besides=aside, rng=rng) is None
+    assert balancer.choose([], 0.0, rng=rng) is None
