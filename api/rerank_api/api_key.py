@@ -1,7 +1,5 @@
 """APIKey: who may call which models. `crds/` is the source of truth; a test holds the two together."""
 
-from collections.abc import Iterable
-from datetime import datetime
 from typing import Annotated, ClassVar
 
 from pydantic import AwareDatetime, Field
@@ -59,20 +57,3 @@ class APIKey(Resource):
     def secret_name(self) -> str:
         """The Secret that holds the key."""
         return self.spec.secret.name if self.spec.secret else self.metadata.name
-
-    def accepts(self, sha256: str, now: datetime) -> bool:
-        """Whether the key with this digest is valid at `now`: notBefore ≤ now < expiresAt."""
-        if self.spec.disabled or self.metadata.deletion_timestamp is not None:
-            return False
-        if self.spec.expires_at is not None and now >= self.spec.expires_at:
-            return False
-        return any(
-            known.sha256 == sha256
-            and known.not_before <= now
-            and (known.expires_at is None or now < known.expires_at)
-            for known in self.status.hashes
-        )
-
-    def allows(self, names: Iterable[str]) -> bool:
-        """Whether the key may call the model that answers to `names` (ModelDeployment.names)."""
-        return self.spec.models is None or not set(self.spec.models).isdisjoint(names)

@@ -50,8 +50,3 @@ def merge(
             )
         )
     return merged
-
-
-def find(conditions: Iterable[Condition], kind: str) -> Condition | None:
-    """The condition of type `kind`, if there is one."""
-    return next((condition for condition in conditions if condition.type == kind), None)

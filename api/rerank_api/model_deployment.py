@@ -146,9 +146,3 @@ class ModelDeployment(Resource):
 
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus = ModelDeploymentStatus()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every name that requests may call the model by, strongest first: its own, aliases, repository."""
-        source = self.spec.model.hugging_face
-        return (self.metadata.name, *self.spec.aliases, *((source.repo,) if source else ()))

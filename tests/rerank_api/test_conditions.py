@@ -1,6 +1,6 @@
 from datetime import UTC, datetime
 
-from rerank_api.conditions import Condition, Verdict, find, merge
+from rerank_api.conditions import Condition, Verdict, merge
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -19,5 +19,4 @@ def test_the_transition_time_moves_with_the_status() -> None:
 
 def test_a_condition_without_a_verdict_is_dropped() -> None:
     merged = merge([OLD], [Verdict(type="Serving", status="True", reason="Up")], generation=1, now=NOW)
-    assert find(merged, "Ready") is None
-    assert find(merged, "Serving") is not None
+    assert [condition.type for condition in merged] == ["Serving"]

@@ -35,6 +35,6 @@ def test_an_endpoint_is_a_plain_url(endpoint: str) -> None:
         deployment({"huggingFace": {"repo": "org/name", "endpoint": endpoint}})
 
 
-def test_a_model_answers_to_its_name_then_aliases_then_repository() -> None:
-    assert deployment(HUB, aliases=["a", "b"]).names == ("minilm", "a", "b", "org/name")
-    assert deployment(CLAIM).names == ("minilm",)
+@pytest.mark.parametrize(("written", "read"), [(2, "2"), ("500m", "500m")])
+def test_quantities_are_read_as_text(written: Any, read: str) -> None:
+    assert deployment(HUB, resources={"cpu": written}).spec.resources.cpu == read
