@@ -76,7 +76,7 @@ class Api:
             raise
 
     def items(self, path: str, **query: str) -> list[Object]:
-        found = self.request("GET", path, **query)["items"]
+        found = self.request("GET", path, None, **query)["items"]
         assert isinstance(found, list)
         return found
 

@@ -1,4 +1,4 @@
-"""Plays the kubelet: nodes that the real scheduler sees, and what containers do on them, told through /status."""
+"""Plays the kubelet: nodes that the real scheduler sees, and what containers do on them."""
 
 import itertools
 import json

@@ -127,7 +127,6 @@ VALID_MODELS: list[dict[str, Any]] = [
 ]
 
 INVALID_KEYS: list[tuple[dict[str, Any], str]] = [
-    ({"spec": None}, "spec: Required value"),
     ({"spec.expiresAt": "tomorrow"}, "spec.expiresAt"),
     ({"spec.expiresAt": "2027-01-01"}, "spec.expiresAt"),
     ({"spec.expiresAt": "1970-01-01T00:00:00Z"}, "spec.expiresAt must be a date and time with a zone"),
@@ -144,6 +143,7 @@ INVALID_KEYS: list[tuple[dict[str, Any], str]] = [
 
 VALID_KEYS: list[dict[str, Any]] = [
     {},
+    {"spec": None},
     {"spec.models": []},
     {"spec.models": ["m", "BAAI/bge-reranker-v2-m3"]},
     {"spec.expiresAt": "2027-01-01T00:00:00Z"},

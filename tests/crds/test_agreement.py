@@ -11,17 +11,17 @@ from pydantic.fields import FieldInfo
 
 from rerank_api.api_key import APIKey
 from rerank_api.model_deployment import ModelDeployment
-from rerank_api.resource import Resource
 
 CRDS = Path(__file__).parents[2] / "crds"
-KINDS: list[type[Resource]] = [ModelDeployment, APIKey]
+Kind = type[ModelDeployment] | type[APIKey]
+KINDS: list[Kind] = [ModelDeployment, APIKey]
 
 
-def crd(kind: type[Resource]) -> Any:
+def crd(kind: Kind) -> Any:
     return yaml.safe_load((CRDS / f"rerank.dev_{kind.plural}.yaml").read_text())
 
 
-def schema(kind: type[Resource]) -> Any:
+def schema(kind: Kind) -> Any:
     return crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
 
@@ -54,7 +54,7 @@ def literals(annotation: Any) -> set[Any]:
     return set()
 
 
-def parts(kind: type[Resource]) -> list[tuple[str, FieldInfo, Any]]:
+def parts(kind: Kind) -> list[tuple[str, FieldInfo, Any]]:
     root = schema(kind)
     found = []
     for part in ("spec", "status"):
@@ -65,13 +65,13 @@ def parts(kind: type[Resource]) -> list[tuple[str, FieldInfo, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_agree(kind: type[Resource]) -> None:
+def test_names_agree(kind: Kind) -> None:
     names = crd(kind)["spec"]["names"]
     assert (names["kind"], names["plural"]) == (kind.kind, kind.plural)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_fields_defaults_and_enumerations_agree(kind: type[Resource]) -> None:
+def test_fields_defaults_and_enumerations_agree(kind: Kind) -> None:
     for path, field, node in parts(kind):
         allowed = literals(field.annotation)
         assert allowed == set(node.get("enum", ())), f"values of {path}"
@@ -87,7 +87,7 @@ def test_fields_defaults_and_enumerations_agree(kind: type[Resource]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_the_schema_requires_the_model_requires(kind: type[Resource]) -> None:
+def test_what_the_schema_requires_the_model_requires(kind: Kind) -> None:
     root = schema(kind)
     for part in ("spec", "status"):
         model = inner_model(kind.model_fields[part].annotation)
@@ -109,7 +109,7 @@ def compare_required(model: type[BaseModel], node: Any, path: str, *, both: bool
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_field_is_explained(kind: type[Resource]) -> None:
+def test_every_field_is_explained(kind: Kind) -> None:
     def unexplained(node: Any, path: str) -> list[str]:
         missing = [] if node.get("description", "").strip() or path.endswith("metadata") else [path]
         for name, child in node.get("properties", {}).items():
@@ -122,7 +122,7 @@ def test_every_field_is_explained(kind: type[Resource]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_rule_names_its_field(kind: type[Resource]) -> None:
+def test_every_rule_names_its_field(kind: Kind) -> None:
     def rules(node: Any) -> list[str]:
         found = [rule["message"] for rule in node.get("x-kubernetes-validations", ())]
         for child in [*node.get("properties", {}).values(), *([node["items"]] if "items" in node else [])]:
@@ -135,7 +135,7 @@ def test_every_rule_names_its_field(kind: type[Resource]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_everything_that_a_user_writes_is_bounded(kind: type[Resource]) -> None:
+def test_everything_that_a_user_writes_is_bounded(kind: Kind) -> None:
     def unbounded(node: Any, path: str) -> list[str]:
         found = []
         if node.get("type") == "string" and "enum" not in node and "maxLength" not in node:
