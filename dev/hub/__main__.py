@@ -1,7 +1,8 @@
 """`python -m dev.hub build DIRECTORY` and `python -m dev.hub serve DIRECTORY [--port N]`.
 
-Environment of `serve`: DEMO_HUB_BYTES_PER_SECOND, such as `sentence-transformers/all-MiniLM-L6-v2=20000000,*=100000000`,
-slows downloads down so that their progress can be watched.
+Environment of `serve`: DEMO_HUB_BYTES_PER_SECOND, such as
+`sentence-transformers/all-MiniLM-L6-v2=20000000,*=100000000`, slows downloads down so that their progress can
+be watched.
 """
 
 from __future__ import annotations

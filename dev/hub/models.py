@@ -1,4 +1,5 @@
-"""Builds the repositories that the demo hub serves: a real model that a package ships, and small hand-made ones.
+"""Builds the repositories that the demo hub serves: a real model that a package ships, and small hand-made
+ones.
 
 Called by `python -m dev.hub build DIRECTORY`. Deterministic: the commits are hashes of the contents.
 """
@@ -69,8 +70,12 @@ def build(root: Path) -> dict[str, Branches]:
         MINILM: write(root, MINILM, {"main": minilm}),
         "demo/word-overlap": write(root, "demo/word-overlap", {"main": good, "v2": second}),
         "demo/gated": write(root, "demo/gated", {"main": good}, gated=True),
-        "demo/inverted": write(root, "demo/inverted", {"main": model(inverted, "Ranks the wrong way round.")}),
-        "demo/constant": write(root, "demo/constant", {"main": model(constant, "Gives every pair one score.")}),
+        "demo/inverted": write(
+            root, "demo/inverted", {"main": model(inverted, "Ranks the wrong way round.")}
+        ),
+        "demo/constant": write(
+            root, "demo/constant", {"main": model(constant, "Gives every pair one score.")}
+        ),
         "demo/nan": write(root, "demo/nan", {"main": model(nan, "Gives no number.")}),
         "demo/truncated": write(root, "demo/truncated", {"main": cut}),
         "demo/not-a-reranker": write(root, "demo/not-a-reranker", {"main": _generator(tokenizer)}),
@@ -95,13 +100,22 @@ def _generator(tokenizer: dict[str, bytes | Path]) -> dict[str, bytes | Path]:
         "n_positions": 64,
         "vocab_size": 64,
     }
-    tensors = {"wte.weight": np.zeros((64, 32), dtype=np.float32), "wpe.weight": np.zeros((64, 32), dtype=np.float32)}
+    tensors = {
+        "wte.weight": np.zeros((64, 32), dtype=np.float32),
+        "wpe.weight": np.zeros((64, 32), dtype=np.float32),
+    }
     about = b"Generates text and ranks nothing.\n"
-    return tokenizer | {"README.md": about, "config.json": _json(config), "model.safetensors": _safetensors(tensors)}
+    return tokenizer | {
+        "README.md": about,
+        "config.json": _json(config),
+        "model.safetensors": _safetensors(tensors),
+    }
 
 
 def _safetensors(tensors: Mapping[str, Array]) -> bytes:
-    return save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, metadata={"format": "pt"})
+    return save(
+        {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, metadata={"format": "pt"}
+    )
 
 
 def _json(content: dict[str, Any]) -> bytes:

@@ -1,8 +1,8 @@
 """The hub's HTTP side, as far as the real huggingface_hub client asks for it, with the real hub's errors.
 
-What is reproduced: model information with file sizes, the tree listing, `resolve` with HEAD, GET, ETag, Range and
-X-Repo-Commit, large files behind a redirect to another path, gated repositories, unknown repositories that look like
-private ones to a caller without a token.
+What is reproduced: model information with file sizes, the tree listing, `resolve` with HEAD, GET, ETag, Range
+and X-Repo-Commit, large files behind a redirect to another path, gated repositories, unknown repositories
+that look like private ones to a caller without a token.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,8 @@ VISITOR = "hf_demo_visitor"
 
 _CHUNK = 256 * 1024
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 
 class Hub:
     """The application's state.
@@ -33,7 +36,9 @@ class Hub:
         bytes_per_second: Limit for each download of a repository's files, by its name; `*` is for all others.
     """
 
-    def __init__(self, repositories: dict[str, Repository], bytes_per_second: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, repositories: dict[str, Repository], bytes_per_second: dict[str, int] | None = None
+    ) -> None:
         self.repositories = repositories
         self.bytes_per_second = bytes_per_second or {}
         self.requests: Counter[str] = Counter()
@@ -51,7 +56,7 @@ class Hub:
         return app
 
     @web.middleware
-    async def _count(self, request: web.Request, handler: web.Handler) -> web.StreamResponse:
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         kind = request.match_info.route.resource
         status = 500
         try:
@@ -116,7 +121,8 @@ class Hub:
             _refuse(404, "EntryNotFound", "Entry not found")
         headers = {"X-Repo-Commit": commit, "ETag": f'"{file.oid}"', "Accept-Ranges": "bytes"}
         if file.lfs:
-            # Another path of the same host: like the real hub's CDN it is found by following the redirect alone.
+            # Another path of the same host: like the real hub's CDN it is found by following the redirect
+            # alone.
             target = f"{request.scheme}://{request.host}/_lfs/{repository.name}/{commit}/{file.name}"
             headers |= {"X-Linked-Size": str(file.size), "X-Linked-Etag": f'"{file.oid}"', "Location": target}
             return web.Response(status=302, headers=headers)
@@ -126,10 +132,17 @@ class Hub:
         # No token here: the real hub's CDN takes signed addresses.
         repository = self.repositories.get("{org}/{name}".format(**request.match_info))
         commit = request.match_info["commit"]
-        file = repository.file(commit, request.match_info["path"]) if repository and commit in repository.commits else None
+        file = (
+            repository.file(commit, request.match_info["path"])
+            if repository and commit in repository.commits
+            else None
+        )
         if repository is None or file is None:
             raise web.HTTPNotFound
-        return await self._send(request, repository, commit, file, {"ETag": f'"{file.oid}"', "Accept-Ranges": "bytes"})
+        # On one host the client follows the redirect in its HEAD request too, and wants the commit there as
+        # well.
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{file.oid}"', "Accept-Ranges": "bytes"}
+        return await self._send(request, repository, commit, file, headers)
 
     async def _send(
         self, request: web.Request, repository: Repository, commit: str, file: File, headers: dict[str, str]
@@ -137,7 +150,9 @@ class Hub:
         try:
             wanted = request.http_range
         except ValueError:
-            raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{file.size}"}) from None
+            raise web.HTTPRequestRangeNotSatisfiable(
+                headers={"Content-Range": f"bytes */{file.size}"}
+            ) from None
         start, stop = wanted.start or 0, min(wanted.stop or file.size, file.size)
         if start and start >= file.size:
             raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{file.size}"})

@@ -1,12 +1,16 @@
-"""A BERT cross-encoder made by hand: it scores a pair by the share of the query's words that the document has.
+"""A BERT cross-encoder made by hand: it scores a pair by the share of the query's words that the document
+has.
 
 Nothing is trained. Two layers of 128 dimensions are enough:
 
-* Embeddings: each word has random balanced signs in the content dimensions, so that two words are nearly orthogonal.
-  Stop words, punctuation and special tokens have none; they hold a filler of the same length instead, so that every
-  layer normalisation scales all tokens alike. A segment dimension tells query from document.
-* Layer 1, one head: each token looks for the same word in the other segment. Equal words score above a threshold that
-  [CLS] offers as a place to look when there is none. The value read is 1 from a word and 0 from [CLS]: the match.
+* Embeddings: each word has random balanced signs in the content dimensions, so that two words are nearly
+orthogonal.
+  Stop words, punctuation and special tokens have none; they hold a filler of the same length instead, so that
+  every layer normalisation scales all tokens alike. A segment dimension tells query from document.
+* Layer 1, one head: each token looks for the same word in the other segment. Equal words score above a
+threshold that
+  [CLS] offers as a place to look when there is none. The value read is 1 from a word and 0 from [CLS]: the
+  match.
 * Layer 2, one head: every token averages the matches of the query's words; [CLS] is the one that is read.
 * Pooler and classifier: a logit that grows with the share, then vLLM's sigmoid.
 
@@ -41,11 +45,14 @@ GAIN = math.sqrt(HIDDEN / (60 + 2 * SEGMENT_SIZE**2))
 CLS_GAIN = math.sqrt(HIDDEN / (60 + 2 * CLS_SIZE**2))
 
 STOP_WORDS = frozenset(
-    """a about after all also am an and any are as at be been before being between both but by can could did do does
-    each every few for from had has have he her here his how i if in into is it its just may me might more most much
-    must my no nor not of off on only or other our out own s same shall she should so some such t than that the their
-    them then there these they this those through to too under up very was we were what when where which while who
-    whom whose why will with would you your""".split()
+    # As text, not a list: a screenful of quotes says no more.
+    """
+    a about after all also am an and any are as at be been before being between both but by can could
+    did do does each every few for from had has have he her here his how i if in into is it its just may
+    me might more most much must my no nor not of off on only or other our out own s same shall she
+    should so some such t than that the their them then there these they this those through to too under
+    up very was we were what when where which while who whom whose why will with would you your
+    """.split()  # noqa: SIM905
 )
 
 
@@ -116,7 +123,7 @@ def _words(vocabulary: list[str]) -> Array:
             out[index, CONTENT] = signs[index]
         else:
             out[index, FILLER] = filler
-        if token == "[CLS]":
+        if token == "[CLS]":  # noqa: S105 - a token of text
             # It belongs to neither segment: what the segment embedding will add is taken off.
             out[index, list(SEGMENT)] = [-SEGMENT_SIZE, SEGMENT_SIZE]
             out[index, list(IS_CLS)] = [CLS_SIZE, -CLS_SIZE]
@@ -145,7 +152,7 @@ def _find_matches() -> dict[str, Array]:
     query_bias[61] = 1.0
     key[61, IS_CLS[0]] = (other_segment + threshold) / (CLS_GAIN * CLS_SIZE)
     value[0, FILLER], value_bias[0] = _not_filler(), 1.0
-    return _attention(query, query_bias, key, _zeros(HIDDEN), value, value_bias, target=MATCH, size=4.0)
+    return _attention((query, query_bias), key, (value, value_bias), target=MATCH, size=4.0)
 
 
 def _average_matches() -> dict[str, Array]:
@@ -157,7 +164,7 @@ def _average_matches() -> dict[str, Array]:
     key[0, FILLER] = 400.0 * _not_filler()
     key[1, SEGMENT[0]] = 150.0 / (GAIN * SEGMENT_SIZE)
     value[0, MATCH[0]] = 1.0
-    return _attention(query, query_bias, key, _zeros(HIDDEN), value, _zeros(HIDDEN), target=SHARE, size=2.0)
+    return _attention((query, query_bias), key, (value, _zeros(HIDDEN)), target=SHARE, size=2.0)
 
 
 def _not_filler() -> Array:
@@ -166,12 +173,9 @@ def _not_filler() -> Array:
 
 
 def _attention(
-    query: Array,
-    query_bias: Array,
+    query: tuple[Array, Array],
     key: Array,
-    key_bias: Array,
-    value: Array,
-    value_bias: Array,
+    value: tuple[Array, Array],
     *,
     target: tuple[int, int],
     size: float,
@@ -179,9 +183,9 @@ def _attention(
     output = _zeros(HIDDEN, HIDDEN)
     output[target[0], 0], output[target[1], 0] = size, -size
     return (
-        _linear("self.query", query, query_bias)
-        | _linear("self.key", key, key_bias)
-        | _linear("self.value", value, value_bias)
+        _linear("self.query", *query)
+        | _linear("self.key", key)
+        | _linear("self.value", *value)
         | _linear("output.dense", output)
     )
 

@@ -1,9 +1,9 @@
 """Put empty stand-ins in the place of the CUDA libraries that a CUDA build of torch is linked against.
 
 Called by the Dockerfile (target `runtime-cpu`) where only the CUDA build of torch can be had: on a machine
-without a GPU it needs those 2.7 GB of libraries for one thing, to be loadable. A stand-in defines the functions that
-torch's own libraries ask of it; calling one traps at once (`ud2`), which no path of the CPU backend does.
-libcudart and libcupti stay the real ones (torch asks them at start whether there is a driver).
+without a GPU it needs those 2.7 GB of libraries for one thing, to be loadable. A stand-in defines the
+functions that torch's own libraries ask of it; calling one traps at once (`ud2`), which no path of the CPU
+backend does. libcudart and libcupti stay the real ones (torch asks them at start whether there is a driver).
 
 Usage: cuda_stubs.py TORCH_LIB_DIRECTORY   (needs `as`, `ld` and `nm` on PATH)
 """
@@ -33,12 +33,16 @@ CUDA = {
 
 
 def run(*args: str) -> list[str]:
-    return subprocess.run(args, check=True, capture_output=True, text=True).stdout.splitlines()
+    return subprocess.run(  # noqa: S603 - binutils, on files of the image
+        args, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
 
 
 def needed(library: Path) -> set[str]:
     """Sonames that a library is linked against."""
-    return {line.split("[")[1].rstrip("]") for line in run("readelf", "-dW", str(library)) if "(NEEDED)" in line}
+    return {
+        line.split("[")[1].rstrip("]") for line in run("readelf", "-dW", str(library)) if "(NEEDED)" in line
+    }
 
 
 def undefined(library: Path) -> set[tuple[str, str]]:
@@ -82,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         for name, wanted in symbols.items():
             link(folder / name, wanted, Path(work))
-    print(f"{len(symbols)} libraries with {sum(map(len, symbols.values()))} functions")
+    print(f"{len(symbols)} libraries with {sum(map(len, symbols.values()))} functions")  # noqa: T201 - a build's output
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def score_range(config: dict[str, Any]) -> str:
     if problem_type in _PROBLEM_TYPES:
         return _PROBLEM_TYPES[problem_type]
     recorded = config.get("sentence_transformers")
-    name = recorded.get("activation_fn") if isinstance(recorded, dict) and "activation_fn" in recorded else None
+    name = (
+        recorded.get("activation_fn") if isinstance(recorded, dict) and "activation_fn" in recorded else None
+    )
     name = name or config.get("sbert_ce_default_activation_function")
     if name is None:
         return UNIT

@@ -22,7 +22,9 @@ app = typer.Typer(
 )
 
 Directory = Annotated[Path, typer.Argument(help="The model's directory.")]
-MethodOption = Annotated[Method, typer.Option("--method", help="How pairs are scored: Auto, CrossEncoder or Cosine.")]
+MethodOption = Annotated[
+    Method, typer.Option("--method", help="How pairs are scored: Auto, CrossEncoder or Cosine.")
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="What the model runs on: cpu or cuda.")]
 StatusPort = Annotated[int, typer.Option(help="Port of /livez, /readyz, /status and /drain.")]
 
@@ -30,7 +32,9 @@ StatusPort = Annotated[int, typer.Option(help="Port of /livez, /readyz, /status 
 @app.command()
 def fetch(
     repo: Annotated[str, typer.Option(help="The repository, org/name.")],
-    directory: Annotated[Path, typer.Option("--dir", help="Weights go to DIR/model, their origin to DIR/source.json.")],
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Weights go to DIR/model, their origin to DIR/source.json.")
+    ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
     endpoint: Annotated[str | None, typer.Option(help="The hub's address, if not the public one.")] = None,
     status_port: StatusPort = 8081,
@@ -71,7 +75,7 @@ def plan(directory: Directory, method: MethodOption = Method.AUTO, device: Devic
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0917 - typer reads options from parameters
     directory: Directory,
     name: Annotated[str, typer.Option(help="The name that requests use for the model.")] = "",
     method: MethodOption = Method.AUTO,
@@ -119,4 +123,8 @@ def main() -> None:
 
 
 def _log() -> None:
-    logging.basicConfig(level=logging.INFO, format="rerank-runtime %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="rerank-runtime %(levelname)s %(message)s", stream=sys.stderr
+    )
+    # Ours alone: HTTP clients log addresses, and those of a hub's CDN are signed.
+    logging.getLogger("rerank_runtime").setLevel(logging.INFO)

@@ -30,7 +30,9 @@ _REMOVED = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY")
 
 
 def command(plan: ServePlan, *, model: Path, name: str, device: Device, host: str, port: int) -> list[str]:
-    """`vllm serve` for a plan. Every value is one `--flag=value` item, so that none can become a flag of its own."""
+    """`vllm serve` for a plan. Every value is one `--flag=value` item, so that none can become a flag of its
+    own.
+    """
     arguments = [
         "vllm",
         "serve",
@@ -55,7 +57,7 @@ def command(plan: ServePlan, *, model: Path, name: str, device: Device, host: st
 
 
 def environment(inherited: Mapping[str, str], *, device: Device, internal_token: str) -> dict[str, str]:
-    """vLLM's environment: what was inherited wins over defaults, except for what the guard needs."""
+    """VLLM's environment: what was inherited wins over defaults, except for what the guard needs."""
     defaults = _ENVIRONMENT | (_CPU_ENVIRONMENT if device is Device.CPU else {})
     kept = {name: value for name, value in inherited.items() if name not in _REMOVED}
     return defaults | kept | {guard.INTERNAL_TOKEN: internal_token}

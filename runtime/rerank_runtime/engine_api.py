@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -42,10 +41,12 @@ class EngineApi:
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
         )
 
-    async def __aenter__(self) -> EngineApi:
+    async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self._session.close()
 
     async def healthy(self) -> bool:
@@ -54,7 +55,7 @@ class EngineApi:
             timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT)
             async with self._session.get("/health", timeout=timeout) as response:
                 return response.status == 200
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+        except (TimeoutError, aiohttp.ClientError, OSError):
             return False
 
     async def state(self) -> GuardState | None:
@@ -72,7 +73,7 @@ class EngineApi:
                 response.raise_for_status()
                 body = await response.json()
                 return GuardState(int(body["inFlight"]), bool(body["draining"]))
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+        except (TimeoutError, aiohttp.ClientError, OSError):
             return None
 
     async def observe(self, expected_tokens: tuple[int, ...]) -> Observation:

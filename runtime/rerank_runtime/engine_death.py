@@ -26,10 +26,12 @@ def _sign(pattern: str, reason: Reason, message: str, *, retriable: bool = False
 # The first that any line matches wins: causes stand before their consequences.
 _SIGNS = (
     _sign(
-        r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUDA error: out of memory|No available memory for the cache"
+        r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUDA error: out of memory"
+        r"|No available memory for the cache"
         r"|less than desired GPU memory utilization|CUBLAS_STATUS_ALLOC_FAILED",
         Reason.GPU_OUT_OF_MEMORY,
-        "The GPU has too little free memory for this model: {line} Use a GPU with more memory, or one that is not shared.",
+        "The GPU has too little free memory for this model: {line} "
+        "Use a GPU with more memory, or one that is not shared.",
     ),
     _sign(
         r"DefaultCPUAllocator: can't allocate memory|\bMemoryError\b|Cannot allocate memory",
@@ -37,8 +39,8 @@ _SIGNS = (
         "The engine ran out of memory: {line} Raise resources.memory.",
     ),
     _sign(
-        r"No CUDA GPUs are available|Found no NVIDIA driver|Failed to infer device type|CUDA driver version is insufficient"
-        r"|no NVIDIA GPU detected",
+        r"No CUDA GPUs are available|Found no NVIDIA driver|Failed to infer device type"
+        r"|CUDA driver version is insufficient|no NVIDIA GPU detected",
         Reason.ENGINE_FAILED,
         "The engine sees no usable GPU: {line} Check the node's driver and device plugin.",
         retriable=True,
@@ -50,7 +52,8 @@ _SIGNS = (
         retriable=True,
     ),
     _sign(
-        r"Model architectures .* (are not supported|failed to be inspected)|does not recognize this architecture",
+        r"Model architectures .* (are not supported|failed to be inspected)"
+        r"|does not recognize this architecture",
         Reason.UNSUPPORTED_ARCHITECTURE,
         "The engine does not know this model: {line}",
     ),
@@ -60,7 +63,8 @@ _SIGNS = (
         "The engine cannot read the weights: {line}",
     ),
     _sign(
-        r"FileNotFoundError|does not appear to have a file named|No such file or directory|Can't load tokenizer",
+        r"FileNotFoundError|does not appear to have a file named|No such file or directory"
+        r"|Can't load tokenizer",
         Reason.FILE_MISSING,
         "The engine misses a file: {line}",
     ),
@@ -74,9 +78,12 @@ _SIGNS = (
 
 # vLLM's own prefixes: "(EngineCore pid=257) ERROR 11-22 19:21:06 [core.py:1454] ".
 _PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] )?")
-# Such lines carry what happened; a bare "RuntimeError: Engine core initialization failed" only says that it did.
+# Such lines carry what happened; a bare "RuntimeError: Engine core initialization failed" only says that it
+# did.
 _ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception|Failed)\b:? *\S")
-_CONSEQUENCE = re.compile(r"Engine core initialization failed|EngineDeadError|WorkerProc initialization failed|See root cause")
+_CONSEQUENCE = re.compile(
+    r"Engine core initialization failed|EngineDeadError|WorkerProc initialization failed|See root cause"
+)
 _LONGEST = 400
 
 
@@ -91,15 +98,22 @@ def explain(tail: Sequence[str], code: int, *, memory_kills: int = 0) -> Failure
     if memory_kills:
         return Failure(
             Reason.ENGINE_OUT_OF_MEMORY,
-            "The kernel killed the engine because the container used all of its memory: raise resources.memory.",
+            "The kernel killed the engine because the container used all of its memory: "
+            "raise resources.memory.",
         )
     lines = [_PREFIX.sub("", line).strip() for line in tail]
     for sign in _SIGNS:
         for line in lines:
             if sign.pattern.search(line):
-                return Failure(sign.reason, sign.message.format(line=_sentence(line)), retriable=sign.retriable)
+                return Failure(
+                    sign.reason, sign.message.format(line=_sentence(line)), retriable=sign.retriable
+                )
     ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return Failure(Reason.ENGINE_FAILED, f"The engine ended with {ended}: {_sentence(_last_error(lines))}", retriable=True)
+    return Failure(
+        Reason.ENGINE_FAILED,
+        f"The engine ended with {ended}: {_sentence(_last_error(lines))}",
+        retriable=True,
+    )
 
 
 def _last_error(lines: Sequence[str]) -> str:

@@ -90,7 +90,9 @@ class EngineProcess:
 
 
 def reap(spare: int) -> None:
-    """Collect dead processes that were handed to pid 1, except the engine itself, whose exit code is waited for."""
+    """Collect dead processes that were handed to pid 1, except the engine itself, whose exit code is waited
+    for.
+    """
     while True:
         try:
             dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

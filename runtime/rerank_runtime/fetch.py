@@ -1,4 +1,6 @@
-"""`rerank-runtime fetch`: the init container that brings the weights, and the only one that has the hub's token."""
+"""`rerank-runtime fetch`: the init container that brings the weights, and the only one that has the hub's
+token.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Seconds. A hub that does not answer becomes a condition within a minute, tries and their waits included; once bytes
-# have come, the patience is counted from the last of them.
+# Seconds. A hub that does not answer becomes a condition within a minute, tries and their waits included;
+# once bytes have come, the patience is counted from the last of them.
 PATIENCE = 30.0
 REQUEST_TIMEOUT = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 8.0
@@ -92,7 +94,7 @@ async def run(settings: Settings) -> int:
         except Failure as failure:
             status.fail(failure)
             termination.write(failure, settings.termination_path)
-            log.error("%s: %s", failure.reason, failure.message)
+            log.error("%s: %s", failure.reason, failure.message)  # noqa: TRY400 - a fact, no bug
             return 1
     return 0
 
@@ -131,10 +133,14 @@ def _configure_client(directory: Path) -> None:
 
 def _check(settings: Settings) -> None:
     if not _REPO.fullmatch(settings.repo):
-        raise Failure(Reason.INVALID_SOURCE, f"{settings.repo} is no valid repository name: it must be org/name.")
+        raise Failure(
+            Reason.INVALID_SOURCE, f"{settings.repo} is no valid repository name: it must be org/name."
+        )
     address = urlsplit(settings.hub)
     if address.scheme not in ("http", "https") or not address.netloc:
-        raise Failure(Reason.INVALID_SOURCE, f"{settings.hub} is no address of a hub: it must begin with https://.")
+        raise Failure(
+            Reason.INVALID_SOURCE, f"{settings.hub} is no address of a hub: it must begin with https://."
+        )
 
 
 def _list(settings: Settings) -> Listing:
@@ -142,9 +148,13 @@ def _list(settings: Settings) -> Listing:
 
     # token=False: an absent token must not be looked for in files of the image.
     api = HfApi(endpoint=settings.hub, token=settings.token or False)
-    info = api.model_info(settings.repo, revision=settings.revision, files_metadata=True, timeout=REQUEST_TIMEOUT)
+    info = api.model_info(
+        settings.repo, revision=settings.revision, files_metadata=True, timeout=REQUEST_TIMEOUT
+    )
     if not info.sha:
-        raise Failure(Reason.INVALID_SOURCE, f"The hub {settings.hub} does not say which commit {settings.revision} is.")
+        raise Failure(
+            Reason.INVALID_SOURCE, f"The hub {settings.hub} does not say which commit {settings.revision} is."
+        )
     sizes = {sibling.rfilename: int(sibling.size or 0) for sibling in info.siblings or ()}
     return Listing(info.sha, {name: sizes[name] for name in selection.select(sizes)})
 
@@ -255,7 +265,9 @@ def _explain(settings: Settings, error: BaseException) -> Failure:
 
 
 def _remove_others(directory: Path, found: Listing) -> None:
-    """Remove what an earlier revision left: a file that this commit lacks would change how the model is served."""
+    """Remove what an earlier revision left: a file that this commit lacks would change how the model is
+    served.
+    """
     for path in directory.rglob("*"):
         relative = path.relative_to(directory)
         if path.is_file() and relative.parts[0] != ".cache" and str(relative) not in found.sizes:

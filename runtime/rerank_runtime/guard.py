@@ -1,8 +1,9 @@
 """ASGI middleware in vLLM's own server: `vllm serve --middleware rerank_runtime.guard.Guard`.
 
-vLLM's `--api-key` guards some of its routes only. The guard stands before all of them: it lets pass a short list of
-paths, only with the backend token of the namespace, counts what is in flight, and refuses new work while draining.
-It never looks at a body. One count for each API server process, of which the runtime starts one.
+vLLM's `--api-key` guards some of its routes only. The guard stands before all of them: it lets pass a short
+list of paths, only with the backend token of the namespace, counts what is in flight, and refuses new work
+while draining. It never looks at a body. One count for each API server process, of which the runtime starts
+one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Hex SHA-256 of the namespace's backend token. Absent only outside Kubernetes, where vLLM listens on loopback.
+# Hex SHA-256 of the namespace's backend token. Absent only outside Kubernetes, where vLLM listens on
+# loopback.
 TOKEN_HASH = "RERANK_BACKEND_TOKEN_SHA256"  # noqa: S105 - a variable's name
 # Plain token of this one start, known to pid 1 and to this process: for verification and draining.
 INTERNAL_TOKEN = "RERANK_INTERNAL_TOKEN"  # noqa: S105 - a variable's name

@@ -33,18 +33,27 @@ def explain(error: BaseException, *, repo: str, revision: str, hub: str, has_tok
     chain = list(_chain(error))
     if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain):
         return Failure(
-            Reason.DISK_FULL, "The disk is full: the volume for the weights has no space left.", retriable=True
+            Reason.DISK_FULL,
+            "The disk is full: the volume for the weights has no space left.",
+            retriable=True,
         )
     for known in chain:
         failure = _known(known, repo, revision, hub, has_token=has_token)
         if failure:
             return failure
     what = f"{type(error).__name__}: {error}".splitlines()[0]
-    return Failure(Reason.HUB_UNREACHABLE, f"The hub {hub} cannot be reached: {what[:300]}", retriable=True)
+    return Failure(
+        Reason.HUB_UNREACHABLE,
+        f"The hub {hub} cannot be reached ({what[:300]}): "
+        "check spec.model.huggingFace.endpoint and what the cluster lets out.",
+        retriable=True,
+    )
 
 
 def _known(error: BaseException, repo: str, revision: str, hub: str, *, has_token: bool) -> Failure | None:
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
+    status = (
+        error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
+    )
     # Ordered: a gated repository is raised as a kind of repository not found.
     if isinstance(error, GatedRepoError):
         return _gated(repo, has_token=has_token)
@@ -57,7 +66,8 @@ def _known(error: BaseException, repo: str, revision: str, hub: str, *, has_toke
         hint = "" if has_token else f" If it is private, set {TOKEN_FIELD}."
         return Failure(
             Reason.REPOSITORY_NOT_FOUND,
-            f"The hub {hub} has no repository {repo} that can be seen: check spec.model.huggingFace.repo.{hint}",
+            f"The hub {hub} has no repository {repo} that can be seen: "
+            f"check spec.model.huggingFace.repo.{hint}",
         )
     if isinstance(error, RevisionNotFoundError):
         return Failure(
@@ -71,7 +81,9 @@ def _known(error: BaseException, repo: str, revision: str, hub: str, *, has_toke
     if isinstance(error, HFValidationError):
         return Failure(Reason.INVALID_SOURCE, f"{repo} is no valid repository name: it must be org/name.")
     if status and status < 500 and status not in (408, 429):
-        return Failure(Reason.INVALID_SOURCE, f"The hub {hub} refused the request for {repo} with status {status}.")
+        return Failure(
+            Reason.INVALID_SOURCE, f"The hub {hub} refused the request for {repo} with status {status}."
+        )
     if isinstance(error, EntryNotFoundError) and status == 404:
         return Failure(Reason.INVALID_SOURCE, f"A file that {repo} lists is not there.")
     return None
@@ -80,11 +92,13 @@ def _known(error: BaseException, repo: str, revision: str, hub: str, *, has_toke
 def _gated(repo: str, *, has_token: bool) -> Failure:
     if has_token:
         message = (
-            f"The repository {repo} is gated and this token has no access: accept its terms on the hub with the "
-            f"token's account, or set another token in {TOKEN_FIELD}."
+            f"The repository {repo} is gated and this token has no access: accept its terms on the hub "
+            f"with the token's account, or set another token in {TOKEN_FIELD}."
         )
     else:
-        message = f"The repository {repo} is gated: set {TOKEN_FIELD} to a token whose account has access to it."
+        message = (
+            f"The repository {repo} is gated: set {TOKEN_FIELD} to a token whose account has access to it."
+        )
     return Failure(Reason.REPOSITORY_GATED, message)
 
 

@@ -1,4 +1,6 @@
-"""A model's directory as one value: everything that the plan decides from, and nothing of the weights themselves."""
+"""A model's directory as one value: everything that the plan decides from, and nothing of the weights
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ from typing import Any
 from rerank_runtime import safetensors_header
 from rerank_runtime.failure import Failure, Reason
 
-# Where sentence-transformers keeps a model's length limit; the name depends on the architecture that saved it, and vLLM
-# takes the first that exists (transformers_utils/config.py: get_sentence_transformer_tokenizer_config).
+# Where sentence-transformers keeps a model's length limit; the name depends on the architecture that saved
+# it, and vLLM takes the first that exists (transformers_utils/config.py:
+# get_sentence_transformer_tokenizer_config).
 LENGTH_FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -47,13 +50,18 @@ def read(directory: Path) -> ModelFiles:
     """Gather what a model directory says.
 
     Raises:
-        Failure: `FileMissing` where a needed file is absent or no JSON, `WeightsTruncated` where one is cut short.
+        Failure: `FileMissing` where a needed file is absent or no JSON, `WeightsTruncated` where one is cut
+        short.
     """
     if not directory.is_dir():
-        raise Failure(Reason.FILE_MISSING, f"There is no directory {directory}: check the volume and its path.")
+        raise Failure(
+            Reason.FILE_MISSING, f"There is no directory {directory}: check the volume and its path."
+        )
     config = _json(directory / "config.json")
     if config is None:
-        raise Failure(Reason.FILE_MISSING, "There is no config.json: this is not a model in Hugging Face's layout.")
+        raise Failure(
+            Reason.FILE_MISSING, "There is no config.json: this is not a model in Hugging Face's layout."
+        )
     headers = [safetensors_header.read(path) for path in weights(directory)]
     counts: dict[str, int] = {}
     for header in headers:
@@ -87,7 +95,9 @@ def weights(directory: Path) -> list[Path]:
         absent = [name for name in names if not (directory / name).is_file()]
         if absent or not names:
             listed = ", ".join(absent[:3]) or "nothing"
-            raise Failure(Reason.FILE_MISSING, f"model.safetensors.index.json names weights that are absent: {listed}.")
+            raise Failure(
+                Reason.FILE_MISSING, f"model.safetensors.index.json names weights that are absent: {listed}."
+            )
         return [directory / name for name in names]
     whole = directory / "model.safetensors"
     if not whole.is_file():

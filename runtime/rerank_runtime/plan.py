@@ -1,7 +1,7 @@
 """How a model is served: a pure decision from what its files say.
 
-BERT-type cross-encoders and embedding models are planned; everything else is refused with its reason, because a
-model served with a wrong configuration answers 200 with plausible scores.
+BERT-type cross-encoders and embedding models are planned; everything else is refused with its reason, because
+a model served with a wrong configuration answers 200 with plausible scores.
 """
 
 from __future__ import annotations
@@ -87,13 +87,17 @@ _FAMILIES = (
         "XLMRobertaModel",
         "classifier.out_proj.weight",
     ),
-    _Family("roberta", "roberta", "RobertaForSequenceClassification", "RobertaModel", "classifier.out_proj.weight"),
+    _Family(
+        "roberta", "roberta", "RobertaForSequenceClassification", "RobertaModel", "classifier.out_proj.weight"
+    ),
 )
 SUPPORTED = tuple(name for f in _FAMILIES for name in (f.cross_encoder, f.embedding))
 
-# vLLM's attention on CPU takes heads in multiples of this; with others it starts, and the first request kills it.
+# vLLM's attention on CPU takes heads in multiples of this; with others it starts, and the first request kills
+# it.
 _CPU_HEAD_MULTIPLE = 32
-# vLLM with its three processes, before any weights: 2.0 GiB measured on CPU, and 1 GiB that it sets aside for caches.
+# vLLM with its three processes, before any weights: 2.0 GiB measured on CPU, and 1 GiB that it sets aside for
+# caches.
 _CPU_BASE_BYTES = 3 * 2**30
 _GIB = 2**30
 # Larger numbers in tokenizer_config.json mean "no limit" (transformers writes 1e30).
@@ -207,25 +211,27 @@ def _check_embedding(files: ModelFiles, architecture: str, method: Method) -> No
     if method is Method.AUTO:
         raise Failure(
             Reason.NOT_A_RERANKER,
-            f"{architecture} is an embedding model, not a cross-encoder. To rank by the cosine of its embeddings, "
-            "set scoring.method: Cosine.",
+            f"{architecture} is an embedding model, not a cross-encoder. To rank by the cosine of its "
+            "embeddings, set scoring.method: Cosine.",
         )
     if method is Method.CROSS_ENCODER:
         raise Failure(
             Reason.NOT_A_RERANKER,
-            f"{architecture} is an embedding model and has no classification head, but scoring.method is CrossEncoder. "
-            "Set it to Cosine, or choose a cross-encoder.",
+            f"{architecture} is an embedding model and has no classification head, but scoring.method "
+            "is CrossEncoder. Set it to Cosine, or choose a cross-encoder.",
         )
     if files.modules is None:
         raise Failure(
             Reason.NOT_A_RERANKER,
-            "The model has no modules.json of sentence-transformers, so how its token embeddings are pooled is not known.",
+            "The model has no modules.json of sentence-transformers, so how its token embeddings are pooled "
+            "is not known.",
         )
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in files.modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise Failure(
             Reason.UNSUPPORTED_ARCHITECTURE,
-            f"The model is made of {', '.join(kinds)}; supported is Transformer, Pooling and at the end Normalize.",
+            f"The model is made of {', '.join(kinds)}; supported is Transformer, Pooling and "
+            "at the end Normalize.",
         )
     modes = _pooling_modes(files.pooling)
     if modes not in (["cls"], ["mean"]):
@@ -283,7 +289,8 @@ def _check_device(files: ModelFiles, options: Options) -> None:
 
 
 def _dtype(weights: str, device: Device) -> str:
-    # On a CPU as the reference computes: half precision saves memory there, not time, and moves scores by up to 0.06.
+    # On a CPU as the reference computes: half precision saves memory there, not time, and moves scores by up
+    # to 0.06.
     if device is Device.CPU:
         return "float32"
     return "bfloat16" if weights == "BF16" else "float16"
@@ -292,9 +299,9 @@ def _dtype(weights: str, device: Device) -> str:
 def _context_length(files: ModelFiles, family: _Family) -> int:
     """The shortest of what the positions, the tokenizer and sentence-transformers allow.
 
-    RoBERTa counts positions from the padding token's id + 1, so two of them are never used; vLLM does not know it for
-    models that transformers 5 saved, and scores pairs from positions that do not exist. Beyond the other two limits
-    the model was not trained (its own library truncates there).
+    RoBERTa counts positions from the padding token's id + 1, so two of them are never used; vLLM does not
+    know it for models that transformers 5 saved, and scores pairs from positions that do not exist. Beyond
+    the other two limits the model was not trained (its own library truncates there).
     """
     positions = _integer(files.config, "max_position_embeddings")
     if family.name != "bert":

@@ -1,4 +1,6 @@
-"""How far a download is and when it will be done, from the sizes seen on disk. Pure, but for counting them."""
+"""How far a download is and when it will be done, from the sizes seen on disk. Pure, but for counting
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How many prompt tokens a request must have, computed with the model's own tokenizer and not by the engine."""
+"""How many prompt tokens a request must have, computed with the model's own tokenizer and not by the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from rerank_runtime.verification import Case
 def expected(directory: Path, method: Method, cases: Sequence[Case]) -> tuple[int, ...]:
     """Prompt tokens of each case's request with its two documents.
 
-    A cross-encoder reads the query with each document; an embedding model reads the query once and each document.
+    A cross-encoder reads the query with each document; an embedding model reads the query once and each
+    document.
     """
     from tokenizers import Tokenizer  # noqa: PLC0415 - not needed by the other commands, which must start fast
 

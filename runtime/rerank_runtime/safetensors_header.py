@@ -39,7 +39,8 @@ def read(path: Path) -> Header:
     """Read a file's header and check that the file is as long as it says.
 
     Raises:
-        Failure: `WeightsTruncated` where the file is shorter or longer than its header says, or no safetensors file.
+        Failure: `WeightsTruncated` where the file is shorter or longer than its header says, or no
+        safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

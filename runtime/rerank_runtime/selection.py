@@ -43,8 +43,12 @@ def select(names: Iterable[str]) -> list[str]:
     """
     present = set(names)
     if "config.json" not in present:
-        raise Failure(Reason.INVALID_SOURCE, "The repository has no config.json: it holds no model in this layout.")
-    wanted = {n for n in present if n in _ROOT_FILES or _SENTENCE_CONFIG.fullmatch(n) or _MODULE_CONFIG.fullmatch(n)}
+        raise Failure(
+            Reason.INVALID_SOURCE, "The repository has no config.json: it holds no model in this layout."
+        )
+    wanted = {
+        n for n in present if n in _ROOT_FILES or _SENTENCE_CONFIG.fullmatch(n) or _MODULE_CONFIG.fullmatch(n)
+    }
     shards = {name for name in present if _SHARD.fullmatch(name)}
     if _WHOLE in present:
         weights = {_WHOLE}
@@ -53,7 +57,7 @@ def select(names: Iterable[str]) -> list[str]:
     else:
         raise Failure(
             Reason.INVALID_SOURCE,
-            "The repository has no safetensors weights (model.safetensors). Pickled weights run code when they are "
-            "loaded and are not fetched: choose a revision or a repository with safetensors.",
+            "The repository has no safetensors weights (model.safetensors). Pickled weights run code when "
+            "they are loaded and are not fetched: choose a revision or a repository with safetensors.",
         )
     return sorted(wanted | weights)

@@ -1,4 +1,6 @@
-"""`rerank-runtime serve`: pid 1 of a model pod. Plans, starts vLLM, verifies it, watches it, drains it, ends it."""
+"""`rerank-runtime serve`: pid 1 of a model pod. Plans, starts vLLM, verifies it, watches it, drains it, ends
+it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ DRAIN_LIMIT = 120.0
 STOP_LIMIT = 15.0
 VERIFY_INTERVAL = 60.0
 HEALTH_INTERVAL = 5.0
-# /health must fail this often in a row before /livez does: a long prompt on a busy CPU is no reason to restart.
+# /health must fail this often in a row before /livez does: a long prompt on a busy CPU is no reason to
+# restart.
 HEALTH_FAILURES = 6
 _POLL = 0.25
 
@@ -64,6 +67,7 @@ class Serve:
         self.status = Status(Phase.STARTING, source=read_source(settings.directory))
         self._token = secrets.token_urlsafe(32)
         self._api: EngineApi | None = None
+        self._up = False
         self._stop = asyncio.Event()
         self._draining: asyncio.Task[int] | None = None
 
@@ -80,7 +84,7 @@ class Serve:
                 self.status.alive = False
                 self.status.fail(failure)
                 termination.write(failure, self.settings.termination_path)
-                log.error("%s: %s", failure.reason, failure.message)
+                log.error("%s: %s", failure.reason, failure.message)  # noqa: TRY400 - a fact, no bug
                 return 1
 
     async def drain(self) -> int:
@@ -143,14 +147,19 @@ class Serve:
         while not await api.healthy():
             reap(pid)
             await asyncio.sleep(_POLL)
+        self._up = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._check_health(api, pid))
             group.create_task(self._become_ready(api, decided, tokens))
 
     async def _become_ready(self, api: EngineApi, decided: ServePlan, tokens: tuple[int, ...]) -> None:
-        """Verify until it succeeds. A failure stays in the status meanwhile; a restart would not change it."""
+        """Verify until it succeeds. A failure stays in the status meanwhile; a restart would not change
+        it.
+        """
         self._enter(Phase.VERIFYING)
-        while not await self._verify(api, decided, tokens):
+        while True:
+            if await self._verify(api, decided, tokens):
+                break
             await asyncio.sleep(self.settings.verify_interval)
         self._enter(Phase.READY)
         log.info("ready: %s", json.dumps(self.status.as_json()))
@@ -160,7 +169,9 @@ class Serve:
             result = verification.judge(decided, await api.observe(tokens))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
             what = f"{type(error).__name__} {error}".strip()
-            result = verification.Result(Failure(Reason.ENGINE_ERROR, f"The engine does not answer as vLLM does: {what}."))
+            result = verification.Result(
+                Failure(Reason.ENGINE_ERROR, f"The engine does not answer as vLLM does: {what}.")
+            )
         self.status.verification = result
         if result.failure is None:
             return True
@@ -184,8 +195,10 @@ class Serve:
         left = await self.drain()
         if left:
             log.warning("ending with %s requests in flight", left)
-        process.terminate()
-        await asyncio.wait({died}, timeout=STOP_LIMIT)
+        if self._up:
+            process.terminate()
+            await asyncio.wait({died}, timeout=STOP_LIMIT)
+        # Else vLLM is still loading and would not listen; the caller kills it.
         return 0
 
     async def _drain(self) -> int:

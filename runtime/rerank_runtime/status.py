@@ -1,4 +1,6 @@
-"""What the pod is doing, as `GET /status` on port 8081 tells it. The operator reads it while a pod is not ready."""
+"""What the pod is doing, as `GET /status` on port 8081 tells it. The operator reads it while a pod is not
+ready.
+"""
 
 from __future__ import annotations
 

@@ -16,18 +16,26 @@ Refresh = Callable[[], Awaitable[None]]
 Drain = Callable[[], Awaitable[int]]
 
 
-def create_app(status: Status, *, refresh: Refresh | None = None, drain: Drain | None = None) -> web.Application:
+def create_app(
+    status: Status, *, refresh: Refresh | None = None, drain: Drain | None = None
+) -> web.Application:
     """The status application.
 
     Args:
         status: What is shown.
         refresh: Brings `status.in_flight` up to date before it is shown.
-        drain: Stops taking requests, waits for those in flight and returns how many were left; None where there is
-            nothing to drain. Answered to loopback peers only: from elsewhere it would be a way to stop a model.
+        drain: Stops taking requests, waits for those in flight and returns how many were left; None where
+        there is
+            nothing to drain. Answered to loopback peers only: from elsewhere it would be a way to stop a
+            model.
     """
 
     async def livez(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if status.alive else web.Response(status=503, text=f"{status.message}\n")
+        return (
+            web.Response(text="ok\n")
+            if status.alive
+            else web.Response(status=503, text=f"{status.message}\n")
+        )
 
     async def readyz(_request: web.Request) -> web.Response:
         if status.ready:

@@ -8,7 +8,8 @@ from pathlib import Path
 from rerank_runtime.failure import Failure
 
 PATH = Path("/dev/termination-log")
-# The kubelet keeps this many bytes of it (kubernetes, pkg/kubelet/container: MaxContainerTerminationMessageLength).
+# The kubelet keeps this many bytes of it (kubernetes, pkg/kubelet/container:
+# MaxContainerTerminationMessageLength).
 LIMIT = 4096
 
 

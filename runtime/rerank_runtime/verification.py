@@ -1,7 +1,7 @@
 """Does the running engine score right? Judged from what it answered, without asking anything here.
 
-The checks follow what catches wrong configurations that still answer 200 with plausible scores: the set of routes,
-the number of prompt tokens, and the order of known pairs. Ranges prove nothing.
+The checks follow what catches wrong configurations that still answer 200 with plausible scores: the set of
+routes, the number of prompt tokens, and the order of known pairs. Ranges prove nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ class Case:
     irrelevant: str
 
 
-# Plain facts, one of them clearly off the topic: easy for the smallest trained model, in English, which every model
-# that is served here has seen. The relevant text shares a content word with the query, the other shares none.
+# Plain facts, one of them clearly off the topic: easy for the smallest trained model, in English, which every
+# model that is served here has seen. The relevant text shares a content word with the query, the other shares
+# none.
 CASES = (
     Case(
         "What is a panda?",
@@ -186,8 +187,8 @@ def _tokens(_plan: ServePlan, seen: Observation) -> Failure | None:
         if answer.prompt_tokens != expected:
             return Failure(
                 Reason.PROMPT_TOKENS_DIFFER,
-                f"The engine made {answer.prompt_tokens} prompt tokens of the query “{case.query}” and its documents; "
-                f"the model's tokenizer makes {expected}.",
+                f"The engine made {answer.prompt_tokens} prompt tokens of the query “{case.query}” "
+                f"and its documents; the model's tokenizer makes {expected}.",
             )
     return None
 
@@ -198,13 +199,15 @@ def _distinct(_plan: ServePlan, seen: Observation) -> Failure | None:
         return None
     return Failure(
         Reason.SCORES_CONSTANT,
-        f"The model gives every text the same score, {scores[0]:.6g}: its classification head is not trained or was lost.",
+        f"The model gives every text the same score, {scores[0]:.6g}: "
+        "its classification head is not trained or was lost.",
     )
 
 
 def _order(_plan: ServePlan, seen: Observation) -> Failure | None:
     wrong = [
-        f"“{case.query}” ({answer.scores[1]:.4g} for “{case.relevant}”, {answer.scores[0]:.4g} for “{case.irrelevant}”)"
+        f"“{case.query}” ({answer.scores[1]:.4g} for “{case.relevant}”, "
+        f"{answer.scores[0]:.4g} for “{case.irrelevant}”)"
         for case, answer in zip(CASES, seen.answers, strict=True)
         if answer.scores[1] - answer.scores[0] <= SAME
     ]
