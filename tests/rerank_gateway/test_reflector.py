@@ -175,7 +175,8 @@ async def test_a_cluster_watches_three_kinds_where_it_was_told_to(api: FakeApiSe
         for namespace in ("a", "b")
     }
     selected = {
-        path for path, query, _ in api.requests
+        path
+        for path, query, _ in api.requests
         if query.get("labelSelector") == "app.kubernetes.io/managed-by=rerank-operator"
     }
     assert len(selected) == 2

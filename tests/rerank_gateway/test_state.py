@@ -47,7 +47,11 @@ def hosts(state: State, model: ObjectId = MODEL) -> list[str]:
         ([objects.model("a", repo=None)], "o/r", None),
         ([objects.model("a", aliases=["b"]), objects.model("b")], "b", "b"),
         ([objects.model("a", repo="o/r"), objects.model("b", aliases=["o/r"])], "o/r", "b"),
-        ([objects.model("b", repo="o/r", created=OLD), objects.model("a", repo="o/r", created=NEW)], "o/r", "b"),
+        (
+            [objects.model("b", repo="o/r", created=OLD), objects.model("a", repo="o/r", created=NEW)],
+            "o/r",
+            "b",
+        ),
         ([objects.model("b", repo="o/r"), objects.model("a", repo="o/r")], "o/r", "a"),
         ([objects.model("a", repo="o/r", aliases=["o/r"]), objects.model("b", aliases=["o/r"])], "o/r", "a"),
         ([objects.model("a", aliases=["a", "a"])], "a", "a"),
@@ -92,7 +96,12 @@ def test_only_ready_endpoints_get_requests(conditions: Object, ready: bool) -> N
 
 @pytest.mark.parametrize(
     "change",
-    [{"addressType": "FQDN"}, {"ports": None}, {"ports": [{"name": "status", "port": 1}]}, {"endpoints": None}],
+    [
+        {"addressType": "FQDN"},
+        {"ports": None},
+        {"ports": [{"name": "status", "port": 1}]},
+        {"endpoints": None},
+    ],
 )
 def test_slices_that_lead_nowhere(change: Object) -> None:
     assert hosts(state_of({**objects.endpoint_slice(["10.0.0.1"]), **change})) == []

@@ -1,0 +1,166 @@
+"""Whatever bytes come: no 500, no hang, no second request at a replica. Bounded counts; seeds are kept."""
+
+import asyncio
+import json
+import string
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rerank_gateway import rerank_answer, rerank_request
+from rerank_gateway.errors import ApiError
+from rerank_gateway.head import read
+from rerank_gateway.records import Kind, ModelRecord, parse
+from rerank_gateway.rerank_request import RerankRequest
+from tests.rerank_gateway import objects
+from tests.rerank_gateway.fake_engine import FakeEngine
+from tests.rerank_gateway.fake_engine import RerankRequest as Strict
+from tests.rerank_gateway.harness import BODY, Running
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+document = st.text(max_size=30) | st.fixed_dictionaries({"text": st.text(max_size=30)})
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.just("minilm") | anything,
+        "query": st.text(min_size=1, max_size=30) | anything,
+        "documents": st.lists(document, min_size=1, max_size=5) | anything,
+        "top_n": st.integers(-2, 9) | st.sampled_from(["2", " 3 ", "x", 2.0]) | anything,
+        "max_tokens_per_doc": st.integers(-2, 9999) | anything,
+        "return_documents": st.booleans() | anything,
+        "extra": anything,
+    },
+)
+
+
+def record(body: objects.Object) -> ModelRecord:
+    model = parse(Kind.MODEL, body)
+    assert isinstance(model, ModelRecord)
+    return model
+
+
+MODEL = record(objects.model())
+
+
+@settings(max_examples=400, deadline=None)
+@given(fields)
+def test_a_body_is_refused_by_name_or_fits_the_strict_engine(body: dict[str, Any]) -> None:
+    try:
+        text = json.dumps(body).encode()
+        request = rerank_request.parse(text)
+    except ApiError as error:
+        assert error.status == 400
+        assert (
+            error.param is None
+            or error.param.split("[")[0] in ("model", "query", "documents")
+            or (error.param in body)
+        )
+        return
+    sent = json.loads(rerank_request.backend_body(request, MODEL))
+    strict = Strict.model_validate(sent)
+    assert set(sent) <= {"model", "query", "documents", "top_n", "max_tokens_per_doc"}
+    assert strict.documents == request.documents
+    assert 0 <= strict.max_tokens_per_doc < 512
+    assert 0 <= strict.top_n <= len(request.documents)
+    assert request.estimated_tokens > 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_bytes_are_a_body_or_a_400(body: bytes) -> None:
+    try:
+        rerank_request.parse(body)
+    except ApiError as error:
+        assert error.status == 400
+        json.loads(error.body())
+
+
+REQUEST = RerankRequest("minilm", "q", ["a", "b", "c"], None, None, return_documents=True)
+result = st.fixed_dictionaries({"index": st.integers(-1, 4) | anything, "relevance_score": anything})
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {
+            "results": st.permutations(range(3)).flatmap(
+                lambda order: st.tuples(
+                    *(
+                        st.fixed_dictionaries(
+                            {"index": st.just(index), "relevance_score": st.floats(allow_nan=False)}
+                        )
+                        for index in order
+                    )
+                )
+            )
+            | st.lists(result, max_size=4)
+            | anything,
+            "usage": st.just({"prompt_tokens": 3}) | anything,
+        }
+    )
+    | anything
+)
+def test_an_answer_is_a_whole_ranking_or_refused(answer: Any) -> None:
+    body = json.dumps(answer).encode()
+    try:
+        ranking = rerank_answer.parse(body, REQUEST)
+    except rerank_answer.BadAnswerError:
+        return
+    assert sorted(index for index, _ in ranking.scores) == [0, 1, 2]
+    ordered = [score for _, score in ranking.scores]
+    assert ordered == sorted(ordered, reverse=True)
+    built = json.loads(rerank_answer.build(REQUEST, ranking, model="m", request_id="r", listed=True))
+    assert [entry["document"]["text"] for entry in built["results"]] == [
+        REQUEST.documents[index] for index, _ in ranking.scores
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(400, 599), st.binary(max_size=200) | anything.map(lambda body: json.dumps(body).encode()))
+def test_a_refusal_is_never_a_success(status: int, body: bytes) -> None:
+    assert rerank_answer.refusal(status, body).status in (400, 413, 422, 502, 503)
+
+
+header_name = st.sampled_from(
+    [b"host", b"authorization", b"x-api-key", b"content-type", b"expect", b"x-request-id", b"x-other"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(header_name, st.binary(max_size=30)), max_size=8))
+def test_any_head_is_read(headers: list[tuple[bytes, bytes]]) -> None:
+    head = read(b"/v1/rerank", headers)
+    assert head.request_id.isascii()
+    names = [name for name, _ in headers]
+    credentials = names.count(b"authorization") + names.count(b"x-api-key")
+    if credentials > 1 or names.count(b"host") != 1:
+        assert head.problem is not None
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 400), st.sampled_from(string.printable)), min_size=1, max_size=5))
+async def test_a_damaged_request_hangs_nothing(
+    gateway: Running, engine: FakeEngine, damage: list[tuple[int, str]]
+) -> None:
+    engine.seen.clear()
+    body = json.dumps(BODY).encode()
+    whole = bytearray(
+        b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%s\r\n\r\n" % (len(body), body)
+    )
+    for position, character in damage:
+        whole[position % len(whole)] = ord(character)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(bytes(whole) + b"\r\n\r\n" * 300)  # enough for any length that the damage could declare
+    answer = await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+    assert not answer or int(answer.split(b" ", 2)[1]) in (*range(400, 500), 505)
+    assert engine.seen == []
