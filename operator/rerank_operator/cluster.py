@@ -60,11 +60,14 @@ _BY_KIND: Final = {(r.api_version, r.kind): r for r in (DEPLOYMENT, SERVICE, CON
 class ApiError(Exception):
     """The API server refused a request, or could not be reached (`status` 0). Carries no request body."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, *, causes: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
+        self.causes = causes
 
     @property
     def conflict(self) -> bool:
@@ -72,9 +75,14 @@ class ApiError(Exception):
         return self.status == 409
 
     @property
+    def ending(self) -> bool:
+        """The namespace is being deleted: nothing can be made in it any more, and nothing need be."""
+        return "NamespaceTerminating" in self.causes
+
+    @property
     def refused(self) -> bool:
         """The request itself is not acceptable: the same again is of no use until something changes."""
-        return self.status in {400, 403, 413, 422}
+        return self.status in {400, 403, 413, 422} and not self.ending
 
 
 class NotLeaderError(Exception):
@@ -291,5 +299,11 @@ def _decode(status: int, data: bytes, what: str) -> Object:
             status if status >= 400 else 0, "Unreadable", f"{what}: the answer is not a JSON object"
         )
     if status >= 400:
-        raise ApiError(status, str(body.get("reason", "")), str(body.get("message", ""))[:2000])
+        causes = (body.get("details") or {}).get("causes") or ()
+        raise ApiError(
+            status,
+            str(body.get("reason", "")),
+            str(body.get("message", ""))[:2000],
+            causes=frozenset(str(cause.get("reason", "")) for cause in causes),
+        )
     return body

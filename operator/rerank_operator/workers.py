@@ -50,6 +50,8 @@ async def _look(queue: KeyedQueue[Key], key: Key, reconcile: Reconcile) -> str:
         if error.conflict:  # what was observed is not the newest any more: look again
             queue.add_after(key, CONFLICT_SECONDS)
             return "conflict"
+        if error.ending:
+            return "ending"
         delay = queue.retry(key)
         _log.warning("retrying", kind=kind, namespace=namespace, name=name, error=str(error), seconds=delay)
         return "error"

@@ -159,7 +159,7 @@ class AuditLog:
     file: Path
 
     def requests(self, *, since: int = 0) -> list[Object]:
-        """The operator's finished requests after the first `since` bytes of the log."""
+        """The operator's answered requests after the first `since` bytes of the log; watches when they began."""
         with self.file.open("rb") as log:
             log.seek(since)
             events = [json.loads(line) for line in log if line.endswith(b"\n")]
@@ -167,7 +167,7 @@ class AuditLog:
         return [
             event
             for event in events
-            if event["user"]["username"] == user and event["stage"] == "ResponseComplete"
+            if event["user"]["username"] == user and event["stage"] in {"ResponseStarted", "ResponseComplete"}
         ]
 
     def writes(self, *, since: int = 0) -> list[str]:

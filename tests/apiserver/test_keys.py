@@ -8,7 +8,7 @@ import pytest
 
 from rerank_api import keys
 from rerank_api.api_key import APIKey
-from tests.apiserver.api import RERANK, Api, Object, eventually
+from tests.apiserver.api import RERANK, Api, Object, Refused, eventually
 from tests.apiserver.operator_process import AuditLog, Operator
 
 
@@ -130,6 +130,16 @@ def test_two_keys_never_share_a_secret(api: Api, namespace: str) -> None:
     assert keys.digest(handed_out(api, namespace, "shared")) == first.status.hashes[0].sha256
     apply_key(api, namespace, "second", secret={"name": "own"})
     with_reason(api, namespace, "Active", "second")
+
+
+def test_the_secret_name_is_fixed_once_the_key_was_written(api: Api, namespace: str) -> None:
+    apply_key(api, namespace, secret={"name": "first"})
+    with_reason(api, namespace, "Active")
+    with pytest.raises(Refused, match=r"spec\.secret\.name cannot be changed after the key was written"):
+        apply_key(api, namespace, secret={"name": "second"})
+    with pytest.raises(Refused, match=r"spec\.secret\.name cannot be changed after the key was written"):
+        apply_key(api, namespace)
+    apply_key(api, namespace, secret={"name": "first"}, disabled=True)
 
 
 def test_deleting_the_key_removes_its_secret(api: Api, namespace: str) -> None:

@@ -177,16 +177,3 @@ def test_an_invalid_resource_is_refused_by_name(
 )
 def test_a_valid_resource_is_taken(api: Api, base: Object, changes: dict[str, Any]) -> None:
     dry_run(api, "default", edited(base, changes))
-
-
-def test_the_secret_name_is_fixed_once_the_key_was_written(api: Api, namespace: str) -> None:
-    keys = f"{RERANK}/namespaces/{namespace}/apikeys"
-    api.create(keys, edited(KEY, {"spec.secret.name": "first"}))
-    api.merge(f"{keys}/k", {"spec": {"secret": {"name": "second"}}})
-    known = {"keyId": "a", "sha256": "0" * 64, "notBefore": "2026-01-01T00:00:00Z"}
-    api.merge(f"{keys}/k/status", {"status": {"hashes": [known]}})
-    with pytest.raises(Refused, match=r"spec\.secret\.name cannot be changed after the key was written"):
-        api.merge(f"{keys}/k", {"spec": {"secret": {"name": "third"}}})
-    with pytest.raises(Refused, match=r"spec\.secret\.name cannot be changed after the key was written"):
-        api.merge(f"{keys}/k", {"spec": {"secret": None}})
-    api.merge(f"{keys}/k", {"spec": {"disabled": True}})
