@@ -107,7 +107,7 @@ class Builder:
         file.write_text(with_mounted_images(text, mounted))
         bundle = ssl.get_default_verify_paths().cafile
         trust = ["--volume", f"{Path(bundle).resolve()}:{IMAGE_BUNDLE}:ro"] if bundle else []
-        words = ["build", "--layers", "--isolation", "chroot", "--network", "host", *trust]
+        words = ["build", "--layers", "--force-rm", "--isolation", "chroot", "--network", "host", *trust]
         words += ["--pull=never", "--ignorefile", str(SOURCE / "dockerignore")]
         words += ["--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"SSL_CERT_FILE={IMAGE_BUNDLE}"]
         words += ["--target", stage, "--tag", image, "--file", str(file), str(context)]

@@ -132,6 +132,7 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 [{runtimes}.runtimes.runc.options]
 SystemdCgroup = false
+Root = "{self.state}/runc"
 """
 
     def _shims(self) -> list[int]:

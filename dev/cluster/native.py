@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from dev.cluster import binaries, control_plane, leftovers, network, node, packages, processes
+from dev.cluster import before, binaries, control_plane, leftovers, network, node, packages, processes
 from dev.cluster.builder import Builder, base_key
 from dev.cluster.commands import run
 from dev.cluster.containerd import PAUSE_IMAGE, Containerd
@@ -47,7 +47,8 @@ class NativeCluster:
                 self._clear_ruins()
                 refuse_taken_ports()
             self.layout.create()
-            network.up(self.layout)
+            before.remember(self.layout)
+            network.up()
             self._start_containerd(programs)
             self.plane(programs).start()
             Node(self.plane(programs), self.containerd).start()
@@ -82,6 +83,7 @@ class NativeCluster:
             if not self._anchored():
                 self._clear_ruins()
             self.layout.create()
+            before.remember(self.layout)
             self.containerd.start()
         with locked("images"):
             keys = content_keys(REPOSITORY, base_key())
@@ -108,8 +110,9 @@ class NativeCluster:
     def down(self) -> None:
         """Stop the cluster and remove all that it left on the machine. The cache stays. Idempotent."""
         require_root()
-        with locked("cluster"):
+        with locked("images"), locked("cluster"):
             self._clear()
+            leftovers.unmount_below(Builder.in_cache().folder)
         say("cluster", "down")
 
     def purge(self) -> None:
@@ -165,7 +168,8 @@ class NativeCluster:
         leftovers.unmount_below(self.layout.root)
         leftovers.remove_cgroups()
         leftovers.remove_log_links(self.layout)
-        network.down(self.layout)
+        network.down()
+        before.restore(self.layout)
         leftovers.remove_state(self.layout)
 
 

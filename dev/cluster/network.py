@@ -1,7 +1,6 @@
 """The node's network: a bridge for the pods, forwarding, and a way out for pods that need one."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 from dev.cluster.commands import run, succeeds
@@ -26,44 +25,32 @@ MASQUERADE = f"""table ip {TABLE} {{
 }}
 """
 PROXY_TABLES = (("ip", "kube-proxy"), ("ip6", "kube-proxy"))
-
-# What the node needs, and what the kubelet sets by itself: `down` puts back what was before.
-FORWARDING = "net/ipv4/ip_forward"
-TOUCHED = (
-    FORWARDING,
-    "net/ipv4/conf/all/route_localnet",
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "kernel/keys/root_maxkeys",
-    "kernel/keys/root_maxbytes",
-)
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
-def up(layout: Layout) -> None:
+def up() -> None:
     """Make the bridge, forwarding and masquerading. Idempotent."""
-    _remember_settings(layout)
     if not succeeds(["ip", "link", "show", BRIDGE]):
         _refuse_taken_range()
         run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     run(["ip", "address", "replace", f"{ADDRESS}/24", "dev", BRIDGE])
     run(["ip", "link", "set", BRIDGE, "up"])
-    _setting(FORWARDING).write_text("1")
+    FORWARDING.write_text("1")
     if not succeeds(["nft", "list", "table", "ip", TABLE]):
         run(["nft", "-f", "-"], stdin=MASQUERADE)
 
 
-def down(layout: Layout) -> None:
-    """Remove all of it, and put the kernel's settings back. Idempotent."""
+def down() -> None:
+    """Remove all of it, and kube-proxy's tables. Idempotent."""
     for family, table in (("ip", TABLE), *PROXY_TABLES):
         if succeeds(["nft", "list", "table", family, table]):
             run(["nft", "delete", "table", family, table])
     if succeeds(["ip", "link", "show", BRIDGE]):
         run(["ip", "link", "delete", BRIDGE])
-    for result in CNI_RESULTS.glob(f"{CNI_NETWORK}-*"):
+    for result in CNI_RESULTS.glob(f"{CNI_NETWORK}-*-eth0"):
+        sandbox = result.name.removeprefix(f"{CNI_NETWORK}-").removesuffix("-eth0")
+        (CNI_RESULTS / f"cni-loopback-{sandbox}-lo").unlink(missing_ok=True)
         result.unlink()
-    _restore_settings(layout)
 
 
 def cni_config(layout: Layout) -> str:
@@ -86,28 +73,3 @@ def _refuse_taken_range() -> None:
     route = run(["ip", "-4", "route", "show", "root", POD_RANGE]).strip()
     if route:
         raise ClusterError(f"the pods' range {POD_RANGE} is in use on this machine: {route}")
-
-
-def _setting(name: str) -> Path:
-    return Path("/proc/sys") / name
-
-
-def _remember_settings(layout: Layout) -> None:
-    path = layout.root / "settings.json"
-    if path.exists():
-        return
-    before = {}
-    for name in TOUCHED:
-        with suppress(OSError):
-            before[name] = _setting(name).read_text().strip()
-    path.write_text(json.dumps(before))
-
-
-def _restore_settings(layout: Layout) -> None:
-    path = layout.root / "settings.json"
-    if not path.exists():
-        return
-    for name, value in json.loads(path.read_text()).items():
-        with suppress(OSError):  # after a reboot into another kernel, a setting may be gone
-            _setting(name).write_text(value)
-    path.unlink()
