@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from rerank_api import keys
 from rerank_gateway import api_server
 from rerank_gateway.api_server import ApiServer
-from rerank_gateway.records import KeyRecord, Kind, ObjectId
+from rerank_gateway.records import Address, KeyRecord, Kind, ObjectId
 from rerank_gateway.reflector import Cluster
 from rerank_gateway.state import State
 from tests.apiserver import kubelet
@@ -136,13 +136,13 @@ async def test_the_slices_of_a_models_service_are_found(api: Api, namespace: str
     with kubelet.node(api, f"node-of-{namespace}"):
         async with reflecting(administrator(api)) as state:
 
-            def addresses() -> list[tuple[str, int]]:
-                return [tuple(replica.address) for replica in state.replicas(ObjectId(namespace, "minilm"))]
+            def addresses() -> list[Address]:
+                return [replica.address for replica in state.replicas(ObjectId(namespace, "minilm"))]
 
             await asyncio.to_thread(api.create, f"/api/v1/namespaces/{namespace}/services", service)
             await asyncio.to_thread(api.create, pods, pod)
             await asyncio.to_thread(api.merge, f"{pods}/replica/status", {"status": _status("True")})
-            await until(lambda: addresses() == [("10.9.8.7", 8000)])
+            await until(lambda: addresses() == [Address("10.9.8.7", 8000)])
             await asyncio.to_thread(api.merge, f"{pods}/replica/status", {"status": _status("False")})
             await until(lambda: addresses() == [])
             assert state.count(Kind.SLICE) >= 1
