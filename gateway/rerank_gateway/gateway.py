@@ -10,9 +10,9 @@ import uvicorn
 
 from rerank_gateway import app, openapi
 from rerank_gateway.app import InternalApp, Lifecycle, PublicApp
-from rerank_gateway.backend import AiohttpBackend
 from rerank_gateway.config import Settings
 from rerank_gateway.exchange import App
+from rerank_gateway.http_client import HttpClient
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.models import Models
 from rerank_gateway.protocol import IDLE_SECONDS, Connection
@@ -39,7 +39,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._backend = AiohttpBackend()
+        self._backend = HttpClient()
         self.state = State(removed=lambda replica: self._backend.forget(replica.address))
         self._source = source(self.state)
         self._metrics.watch(self._source.ages)
@@ -86,7 +86,7 @@ class Gateway:
                 source.result()
             source.cancel()
             await asyncio.wait([source, lag])
-            await self._backend.close()
+            self._backend.close()
         _log.info("stopped")
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -103,7 +103,8 @@ def listen(port: int) -> socket.socket:
         OSError: the port is taken or not allowed.
     """
     if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048)
+        with contextlib.suppress(OSError):  # IPv6 may be there and still be switched off
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048)
     return socket.create_server(("", port), backlog=2048)
 
 
