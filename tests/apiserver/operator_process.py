@@ -159,7 +159,7 @@ class AuditLog:
     file: Path
 
     def requests(self, *, since: int = 0) -> list[Object]:
-        """The operator's answered requests after the first `since` bytes of the log; watches when they began."""
+        """The operator's requests after the first `since` bytes of the log, watches as soon as they began."""
         with self.file.open("rb") as log:
             log.seek(since)
             events = [json.loads(line) for line in log if line.endswith(b"\n")]

@@ -1,0 +1,170 @@
+"""What is applied, against golden YAML. `UPDATE_GOLDEN=1 pytest …` writes the files anew, for review."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rerank_api.api_key import APIKey
+from rerank_operator.builders.config_map import config_map
+from rerank_operator.builders.deployment import deployment
+from rerank_operator.builders.metadata import digest, with_applied
+from rerank_operator.builders.secret import api_key_secret
+from rerank_operator.builders.service import service
+from rerank_operator.builders.source import source_of
+from tests.rerank_operator.samples import COMMIT, SETTINGS, model
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "operator"
+
+CASES: dict[str, dict[str, Any]] = {
+    "gpu-by-default": {"model": {"huggingFace": {"repo": "BAAI/bge-reranker-v2-m3"}}},
+    "cpu-with-everything": {
+        "model": {
+            "huggingFace": {
+                "repo": "org/gated",
+                "revision": "v2",
+                "tokenSecretRef": {"name": "hf"},
+                "endpoint": "https://hub.example.com",
+            }
+        },
+        "aliases": ["rerank-default"],
+        "replicas": 2,
+        "resources": {"gpu": {"count": 0}, "cpu": "500m", "memory": "2Gi"},
+        "scheduling": {
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}],
+        },
+        "scoring": {"method": "Cosine"},
+    },
+    "volume": {
+        "model": {"persistentVolumeClaim": {"claimName": "weights", "path": "models/bge/"}},
+        "resources": {"gpu": {"count": 1, "resourceName": "amd.com/gpu"}},
+        "scoring": {"method": "CrossEncoder"},
+    },
+    "pinned-in-the-spec": {"model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_children_are_as_in_the_golden_file(case: str) -> None:
+    of = model(**CASES[case])
+    source = source_of(of, hub_endpoint=None)
+    pin = COMMIT if source.needs_pin else None
+    built = [
+        with_applied(child)
+        for child in (
+            config_map(of, source_key=source.key, pin=pin),
+            service(of),
+            deployment(of, source=source, settings=SETTINGS),
+        )
+    ]
+    file = GOLDEN / f"{case}.yaml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(yaml.dump_all(built, Dumper=_Plain, sort_keys=False, width=110))
+    assert built == list(yaml.safe_load_all(file.read_text()))
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors: the file should read like what people write."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def test_only_what_pods_are_made_of_changes_the_template() -> None:
+    """Scaling or an alias must not restart a replica; anything in the pod must."""
+
+    def template(**spec: Any) -> Any:
+        of = model(**spec)
+        built = deployment(of, source=source_of(of, hub_endpoint=None), settings=SETTINGS)
+        return built["spec"]["template"]
+
+    base = template()
+    assert template(replicas=5) == base
+    assert template(aliases=["a"]) == base
+    for change in (
+        {"resources": {"memory": "9Gi"}},
+        {"scoring": {"method": "Cosine"}},
+        {"model": {"huggingFace": {"repo": "org/name", "revision": "v2"}}},
+        {"scheduling": {"nodeSelector": {"a": "b"}}},
+    ):
+        changed = template(**change)
+        assert (
+            changed["metadata"]["annotations"]["rerank.dev/template"]
+            != (base["metadata"]["annotations"]["rerank.dev/template"])
+        ), change
+
+
+def test_the_serving_container_gets_neither_token_nor_hub() -> None:
+    of = model(**CASES["cpu-with-everything"])
+    built = deployment(of, source=source_of(of, hub_endpoint=None), settings=SETTINGS)
+    (serve,) = built["spec"]["template"]["spec"]["containers"]
+    names = {variable["name"] for variable in serve["env"]}
+    assert names == {"HOME", "HF_HUB_OFFLINE", "RERANK_BACKEND_TOKEN_SHA256"}
+    assert built["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+
+
+def test_a_rollout_on_gpus_needs_no_spare_one() -> None:
+    of = model()
+    strategy = deployment(of, source=source_of(of, hub_endpoint=None), settings=SETTINGS)["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_the_installed_hub_is_the_default_and_part_of_the_source() -> None:
+    public = source_of(model(), hub_endpoint=None)
+    installed = source_of(model(), hub_endpoint="http://demo-hub.demo-hub.svc")
+    assert installed.endpoint == "http://demo-hub.demo-hub.svc"
+    assert installed.key != public.key
+    own = model(model={"huggingFace": {"repo": "org/name", "endpoint": "https://own"}})
+    assert source_of(own, hub_endpoint="http://demo-hub.demo-hub.svc").endpoint == "https://own"
+
+
+def test_a_commit_in_the_spec_needs_no_pin() -> None:
+    assert source_of(model(), hub_endpoint=None).needs_pin
+    pinned = source_of(model(**CASES["pinned-in-the-spec"]), hub_endpoint=None)
+    assert (pinned.needs_pin, pinned.commit) == (False, COMMIT)
+    volume = source_of(model(**CASES["volume"]), hub_endpoint=None)
+    assert (volume.needs_pin, volume.commit, volume.directory) == (False, None, "/models/pvc/models/bge")
+
+
+def test_the_applied_digest_stands_for_the_intent() -> None:
+    intent = {"metadata": {"name": "a"}, "spec": {"x": 1}}
+    marked = with_applied(intent)
+    assert marked["metadata"]["annotations"] == {"rerank.dev/applied": digest(intent)}
+    assert with_applied({"metadata": {"name": "a"}, "spec": {}}) != marked
+    assert intent == {"metadata": {"name": "a"}, "spec": {"x": 1}}, "the intent itself is not touched"
+
+
+def test_the_secret_of_a_key() -> None:
+    key = APIKey.parse(
+        {
+            "metadata": {"name": "search", "namespace": "team", "uid": "u-2"},
+            "spec": {"secret": {"name": "search-key"}},
+        }
+    )
+    assert api_key_secret(key, text="rk_x") == {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": "search-key",
+            "namespace": "team",
+            "labels": {
+                "app.kubernetes.io/managed-by": "rerank-operator",
+                "app.kubernetes.io/name": "rerank-api-key",
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": "rerank.dev/v1alpha1",
+                    "kind": "APIKey",
+                    "name": "search",
+                    "uid": "u-2",
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "type": "rerank.dev/api-key",
+        "data": {"key": "cmtfeA=="},
+    }

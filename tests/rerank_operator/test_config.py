@@ -1,0 +1,58 @@
+"""Settings from the environment: complete, or refused with the variable's name."""
+
+from pathlib import Path
+
+import pytest
+
+from rerank_operator.config import ConfigError, Settings, from_environment
+
+COMPLETE = {
+    "RERANK_NAMESPACE": "rerank-system",
+    "RERANK_POD_NAME": "rerank-operator-0",
+    "RERANK_WATCH_NAMESPACES": "",
+    "RERANK_RUNTIME_IMAGE_CPU": "rerank-runtime:0.1.0-cpu",
+    "RERANK_RUNTIME_IMAGE_CUDA": "rerank-runtime:0.1.0-cuda",
+    "RERANK_GATEWAY_URL": "http://rerank-gateway.rerank-system/v1/rerank",
+    "RERANK_BACKEND_TOKEN_FILE": "/var/run/rerank/master",
+}
+
+
+def test_what_is_not_set_has_a_default() -> None:
+    assert from_environment(COMPLETE) == Settings(
+        namespace="rerank-system",
+        pod_name="rerank-operator-0",
+        watch_namespaces=(),
+        runtime_image_cpu="rerank-runtime:0.1.0-cpu",
+        runtime_image_cuda="rerank-runtime:0.1.0-cuda",
+        image_pull_policy="IfNotPresent",
+        hub_endpoint=None,
+        gateway_url="http://rerank-gateway.rerank-system/v1/rerank",
+        backend_token_file=Path("/var/run/rerank/master"),
+        backend_token_secret="rerank-backend-token",
+        lease_name="rerank-operator",
+    )
+
+
+def test_namespaces_are_a_list() -> None:
+    found = from_environment({**COMPLETE, "RERANK_WATCH_NAMESPACES": "b, a,,b"})
+    assert found.watch_namespaces == ("a", "b")
+
+
+@pytest.mark.parametrize("name", [name for name in COMPLETE if name != "RERANK_WATCH_NAMESPACES"])
+def test_a_missing_variable_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        from_environment({**COMPLETE, name: " "})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RERANK_IMAGE_PULL_POLICY", "Sometimes"),
+        ("RERANK_HF_ENDPOINT", "hub.example.com"),
+        ("RERANK_HF_ENDPOINT", "https://me:pw@hub.example.com"),
+        ("RERANK_GATEWAY_URL", "gateway"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        from_environment({**COMPLETE, name: value})

@@ -1,0 +1,129 @@
+"""The queue: nothing is lost, nothing is done twice at once, failures wait longer each time."""
+
+import asyncio
+
+import pytest
+
+from rerank_operator.queue import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, KeyedQueue
+
+
+async def empty(queue: KeyedQueue[str]) -> bool:
+    try:
+        await asyncio.wait_for(queue.take(), 0.05)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_a_key_waits_once_however_often_it_is_added() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    for _ in range(3):
+        queue.add("a")
+    queue.add("b")
+    assert len(queue) == 2
+    assert [await queue.take(), await queue.take()] == ["a", "b"]
+    assert await empty(queue)
+
+
+async def test_a_key_at_work_is_taken_again_afterwards_not_meanwhile() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a")
+    await queue.take()
+    queue.add("a")
+    queue.add("a")
+    assert await empty(queue)
+    queue.done("a")
+    assert await queue.take() == "a"
+    queue.done("a")
+    assert await empty(queue)
+
+
+async def test_a_waiting_taker_is_woken() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    taker = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    queue.add("a")
+    assert await asyncio.wait_for(taker, 1) == "a"
+
+
+async def test_the_earliest_of_several_delays_counts() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add_after("a", 30)
+    queue.add_after("a", 0.02)
+    queue.add_after("a", 60)
+    assert await asyncio.wait_for(queue.take(), 1) == "a"
+    queue.done("a")
+    assert await empty(queue)
+
+
+async def test_asking_now_cancels_the_delay() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add_after("a", 0.02)
+    queue.add("a")
+    assert await queue.take() == "a"
+    queue.done("a")
+    assert await empty(queue)
+
+
+async def test_a_delay_asked_for_while_the_key_waits_adds_nothing() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a")
+    queue.add_after("a", 0.01)
+    assert await queue.take() == "a"
+    queue.done("a")
+    assert await empty(queue)
+
+
+async def test_failures_wait_longer_each_time_until_one_succeeds() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    delays = [queue.retry("a") for _ in range(12)]
+    for number, delay in enumerate(delays):
+        longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**number)
+        assert 0.75 * longest <= delay <= longest
+    assert queue.retry("b") <= FIRST_RETRY_SECONDS, "each key has its own"
+    queue.forget("a")
+    assert queue.retry("a") <= FIRST_RETRY_SECONDS
+
+
+async def test_keys_are_taken_in_the_order_in_which_they_came() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    for key in "abc":
+        queue.add(key)
+    await queue.take()
+    queue.add("a")
+    queue.done("a")
+    assert [await queue.take() for _ in range(3)] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+async def test_no_key_is_ever_at_two_workers(workers: int) -> None:
+    queue: KeyedQueue[int] = KeyedQueue()
+    at_work: set[int] = set()
+    looked = 0
+    idle = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal looked
+        while True:
+            key = await queue.take()
+            assert key not in at_work
+            at_work.add(key)
+            await asyncio.sleep(0)
+            looked += 1
+            at_work.discard(key)
+            queue.done(key)
+            if not len(queue) and not at_work:
+                idle.set()
+
+    tasks = [asyncio.create_task(work()) for _ in range(workers)]
+    for number in range(1000):
+        idle.clear()
+        queue.add(number % 7)
+        if number % 3 == 0:
+            await asyncio.sleep(0)
+    await asyncio.wait_for(idle.wait(), 5)
+    assert all(not task.done() for task in tasks)
+    assert looked >= 7
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,223 @@
+"""From a situation to conditions, phase, message and the status as written."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
+from rerank_operator import phase, status
+from rerank_operator.conditions import verdicts
+from rerank_operator.events import Notice, notices
+from rerank_operator.pods import Container
+from rerank_operator.situation import Obstacle, Situation, replica_failure
+from tests.rerank_operator.samples import COMMIT, DONE, RUNNING, ended, model, pod, report, serving, situation
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+TAKEN = Obstacle("NameTaken", "Service rerank-minilm exists")
+GATED = Container(state="terminated", ending=ended(told="RepositoryGated", message="ask for access"))
+
+ORDER = ("Scheduled", "Downloaded", "Serving", "ScoringVerified", "Progressing", "Ready")
+T, F, U = "True", "False", "Unknown"
+
+CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
+    "nothing yet": (situation(), "Pending", (U, U, F, U, T, F), "Waiting"),
+    "unschedulable": (
+        situation(pod(scheduled=False, unschedulable="0/1 nodes are available")),
+        "Pending",
+        (F, U, F, U, F, F),
+        "Unschedulable",
+    ),
+    "downloading": (situation(pod()), "Downloading", (T, F, F, U, T, F), "Downloading"),
+    "gated": (situation(pod(fetch=GATED)), "Failed", (T, F, F, U, F, F), "RepositoryGated"),
+    "starting": (situation(pod(fetch=DONE, serve=RUNNING)), "Starting", (T, T, F, U, T, F), "Starting"),
+    "verifying": (
+        situation(pod(fetch=DONE, serve=RUNNING, report=report("Verifying"))),
+        "Verifying",
+        (T, T, F, U, T, F),
+        "Verifying",
+    ),
+    "wrong order": (
+        situation(
+            pod(
+                fetch=DONE,
+                serve=RUNNING,
+                report=report("Failed", verification={"verified": False, "reason": "ScoresInverted"}),
+            )
+        ),
+        "Failed",
+        (T, T, F, F, F, F),
+        "ScoresInverted",
+    ),
+    "ready": (situation(serving()), "Ready", (T, T, T, T, T, T), "Ready"),
+    "one of two": (
+        situation(serving("p1"), pod("p2"), of=model(replicas=2)),
+        "Degraded",
+        (T, F, T, T, T, F),
+        "RollingOut",
+    ),
+    "one of two, the other has no node": (
+        situation(serving("p1"), pod("p2", scheduled=False, unschedulable="no"), of=model(replicas=2)),
+        "Degraded",
+        (F, T, T, T, F, F),
+        "Unschedulable",
+    ),
+    "rolling out over an old one that serves": (
+        situation(serving("old", template="older"), pod("new")),
+        "Degraded",
+        (T, F, T, U, T, F),
+        "RollingOut",
+    ),
+    "an old one fails, the new one is fresh": (
+        situation(pod("old", template="older", fetch=GATED), pod("new", scheduled=False)),
+        "Pending",
+        (U, U, F, U, T, F),
+        "Waiting",
+    ),
+    "one too many after scaling down": (
+        situation(serving("p1"), serving("p2", deleting=True)),
+        "Ready",
+        (T, T, T, T, T, T),
+        "Ready",
+    ),
+    "scaled to zero": (situation(of=model(replicas=0)), "Idle", (U, U, F, U, T, F), "ScaledToZero"),
+    "name taken": (situation(obstacle=TAKEN), "Failed", (U, U, F, U, F, F), "NameTaken"),
+    "name taken while it serves": (
+        situation(serving(), obstacle=TAKEN),
+        "Degraded",
+        (T, T, T, T, F, F),
+        "NameTaken",
+    ),
+    "evicted": (
+        situation(pod("gone", finished=True, evicted="The node was low on resource: ephemeral-storage.")),
+        "Failed",
+        (U, U, F, U, F, F),
+        "Evicted",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_conditions_and_phase(case: str) -> None:
+    subject, wanted_phase, wanted, reason = CASES[case]
+    found = verdicts(subject)
+    assert tuple(v.type for v in found) == ORDER
+    assert tuple(v.status for v in found) == wanted
+    assert found[-1].reason == reason
+    assert phase.phase(subject) == wanted_phase
+    assert phase.message(subject, None)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_status_that_was_written_is_not_written_again(case: str) -> None:
+    """Looked at an hour later, with nothing changed: the same status, times included."""
+    subject = CASES[case][0]
+    written = status.as_written(status.model_status(subject, gateway_url="http://g", now=NOW))
+    again = _with_status(subject, written)
+    later = status.model_status(again, gateway_url="http://g", now=NOW + timedelta(hours=1))
+    assert status.as_written(later) == written
+    fields = status.fields_of(ModelDeploymentStatus)
+    assert not status.differs(status.as_written(later), written, fields=fields)
+
+
+def test_a_foreign_condition_and_field_do_not_cause_writes() -> None:
+    fields = status.fields_of(ModelDeploymentStatus)
+    written = status.as_written(status.model_status(CASES["ready"][0], gateway_url="http://g", now=NOW))
+    foreign = {"type": "Approved", "status": "True", "reason": "x", "message": ""}
+    live = {**written, "conditions": [foreign, *written["conditions"]], "somebody": "else"}
+    assert not status.differs(written, live, fields=fields)
+    assert status.differs(written, {**live, "phase": "Failed"}, fields=fields)
+    assert status.differs(written, {**live, "download": {"bytes": 1}}, fields=fields), "it should be gone"
+
+
+def test_the_time_moves_with_the_status_only() -> None:
+    first = status.model_status(CASES["downloading"][0], gateway_url="http://g", now=NOW)
+    subject = _with_status(CASES["gated"][0], status.as_written(first))
+    second = status.model_status(subject, gateway_url="http://g", now=NOW + timedelta(minutes=5))
+    times = {c.type: c.last_transition_time for c in second.conditions}
+    assert times["Downloaded"] == NOW, "False before and after: only the reason changed"
+    assert times["Progressing"] == NOW + timedelta(minutes=5)
+
+
+def _with_status(subject: Situation, written: dict[str, Any]) -> Situation:
+    body = {
+        "metadata": subject.model.metadata.model_dump(by_alias=True),
+        "spec": subject.model.spec.model_dump(by_alias=True, exclude_none=True),
+        "status": written,
+    }
+    return replace(subject, model=ModelDeployment.parse(body))
+
+
+def test_download_progress_is_that_of_the_slowest_in_steps_of_a_percent() -> None:
+    def loading(name: str, count: int) -> Any:
+        part = {"bytes": count, "totalBytes": 1_000_000, "etaSeconds": 90}
+        return pod(name, report=report("Downloading", download=part))
+
+    subject = situation(loading("a", 559_999), loading("b", 701_234), of=model(replicas=2))
+    found = status.model_status(subject, gateway_url="http://g", now=NOW)
+    assert found.download is not None
+    assert (found.download.bytes, found.download.total_bytes, found.download.eta_seconds) == (
+        550_000,
+        1_000_000,
+        90,
+    )
+    assert found.message == "downloading org/name: 55 % of 976.6 KiB, about 90 s left"
+
+
+def test_the_model_of_an_earlier_source_is_forgotten() -> None:
+    known = {"repo": "org/earlier", "revision": "e" * 40, "family": "bert"}
+    subject = situation(of=model(status={"model": known}), commit=None)
+    found = status.model_status(subject, gateway_url="http://g", now=NOW)
+    assert found.model is not None
+    assert (found.model.repo, found.model.revision, found.model.family) == ("org/name", None, None)
+
+
+def test_the_model_is_remembered_while_nobody_can_tell() -> None:
+    known = {"repo": "org/name", "revision": COMMIT, "family": "bert"}
+    subject = situation(of=model(replicas=0, status={"model": known}))
+    found = status.model_status(subject, gateway_url="http://g", now=NOW)
+    assert found.model is not None
+    assert (found.model.revision, found.model.family) == (COMMIT, "bert")
+
+
+def test_pods_that_cannot_be_created_read_the_same_at_each_attempt() -> None:
+    def failure(pod_name: str) -> Obstacle | None:
+        message = f'pods "{pod_name}" is forbidden: exceeded quota: q, requested: pods=1'
+        return replica_failure(
+            {"status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": message}]}}
+        )
+
+    assert failure("rerank-m-abc12") == failure("rerank-m-xyz89")
+    found = failure("rerank-m-abc12")
+    assert found is not None
+    assert "a pod is forbidden: exceeded quota: q" in found.message
+    assert replica_failure(None) is None
+    assert replica_failure({"status": {}}) is None
+
+
+def told(before: str, after: str) -> list[Notice]:
+    old = status.model_status(CASES[before][0], gateway_url="http://g", now=NOW).conditions
+    new = status.model_status(CASES[after][0], gateway_url="http://g", now=NOW).conditions
+    return notices(old, status.changed(old, new))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        ("nothing yet", "unschedulable", [("Warning", "Unschedulable")]),
+        ("unschedulable", "downloading", [("Normal", "Scheduled"), ("Normal", "Downloading")]),
+        ("downloading", "gated", [("Warning", "RepositoryGated")]),
+        ("gated", "gated", []),
+        ("gated", "starting", [("Normal", "Downloaded")]),
+        ("starting", "verifying", []),
+        ("verifying", "wrong order", [("Warning", "ScoresInverted")]),
+        ("verifying", "ready", [("Normal", "ScoringVerified"), ("Normal", "Ready")]),
+        ("ready", "scaled to zero", [("Normal", "ScaledToZero")]),
+        ("ready", "starting", [("Normal", "Starting")]),
+        ("ready", "one of two", [("Normal", "Downloading"), ("Normal", "RollingOut")]),
+        ("one of two", "ready", [("Normal", "Downloaded"), ("Normal", "Ready")]),
+    ],
+)
+def test_each_transition_is_told_once(before: str, after: str, wanted: list[tuple[str, str]]) -> None:
+    assert [(notice.type, notice.reason) for notice in told(before, after)] == wanted
