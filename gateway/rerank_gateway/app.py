@@ -84,8 +84,7 @@ class PublicApp:
         notes = exchange.notes
         model = notes.get("model", "")
         namespace = notes["namespace"] if model else ""
-        self._metrics.requests.labels(namespace, model, str(exchange.status)).inc()
-        self._metrics.latency.labels(namespace, model).observe(seconds)
+        self._metrics.answered(namespace, model, exchange.status, seconds)
         _log.info(
             "request",
             request_id=exchange.head.request_id,

@@ -31,16 +31,16 @@ def authenticate(state: State, credential: str | None, now: float) -> KeyRecord:
             code="invalid_api_key",
         )
     digest = keys.digest(credential)
-    refusal = errors.unauthorized(_UNKNOWN, code="invalid_api_key")
+    reason, code = _UNKNOWN, "invalid_api_key"
     for known, key in state.keys(digest):
         if not hmac.compare_digest(known.sha256, digest):
             continue
         if key.disabled:
-            refusal = errors.unauthorized("The API key is disabled.", code="api_key_disabled")
+            reason, code = "The API key is disabled.", "api_key_disabled"
         elif now < known.not_before:
-            refusal = errors.unauthorized("The API key is not valid yet.", code="api_key_not_yet_valid")
+            reason, code = "The API key is not valid yet.", "api_key_not_yet_valid"
         elif now >= min(known.expires_at, key.expires_at):
-            refusal = errors.unauthorized("The API key has expired.", code="api_key_expired")
+            reason, code = "The API key has expired.", "api_key_expired"
         else:
             return key
-    raise refusal
+    raise errors.unauthorized(reason, code=code)

@@ -23,11 +23,13 @@ class UnreachableError(Exception):
 
     `stale`: it was a pooled connection that died before the answer's first byte, most likely because the
     replica closed it while it was idle; asking the same replica again is sound then.
+    `draining`: the replica said so itself.
     """
 
-    def __init__(self, message: str, *, stale: bool = False) -> None:
+    def __init__(self, message: str, *, stale: bool = False, draining: bool = False) -> None:
         super().__init__(message)
         self.stale = stale
+        self.draining = draining
 
 
 class InvalidAnswerError(Exception):

@@ -47,7 +47,7 @@ class HttpClient:
             raise
         pool.give_back(connection)
         if connection.draining and answer.status == 503:
-            raise UnreachableError("draining")
+            raise UnreachableError("draining", draining=True)
         return answer
 
     def forget(self, address: Address) -> None:

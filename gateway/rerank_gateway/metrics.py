@@ -50,6 +50,20 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, namespace: str, model: str, code: int, seconds: float) -> None:
+        """Count one request. The children are kept: looking them up costs more than counting."""
+        children = self._children.get((namespace, model, code))
+        if children is None:
+            children = (
+                self.requests.labels(namespace, model, str(code)),
+                self.latency.labels(namespace, model),
+            )
+            self._children[namespace, model, code] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
     def watch(self, ages: Callable[[], dict[str, float]]) -> None:
         """Export the age of each watch, read when scraped."""
         self.registry.register(_WatchAges(ages))

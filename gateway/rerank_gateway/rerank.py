@@ -22,6 +22,8 @@ from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
 
 _NO_REPLICA_RETRY_SECONDS: Final = 5
+_SUCCESSOR_SECONDS: Final = 2.0
+_SUCCESSOR_POLL_SECONDS: Final = 0.05
 
 _log = structlog.get_logger("rerank_gateway.rerank")
 
@@ -109,7 +111,11 @@ class Rerank:
         It goes to another replica, or to the same one over a new connection when all that failed was a
         connection that had been idle.
         """
-        other = self._choose(model, besides=failed) or (failed if error.stale else None)
+        other = self._choose(model, besides=failed)
+        if other is None and error.stale:
+            other = failed
+        if other is None and error.draining:
+            other = await self._successor(model, failed)
         if other is None:
             raise _not_reached(model)
         self._metrics.retries.labels(*model.id).inc()
@@ -117,6 +123,20 @@ class Rerank:
             return await self._ask(model, other, body, tokens)
         except UnreachableError:
             raise _not_reached(model) from None
+
+    async def _successor(self, model: ModelRecord, failed: Replica) -> Replica | None:
+        """Wait a moment for the replica that takes over from the only one.
+
+        In a rollout the old pod is told to stop as soon as the new one is ready, which may be before its
+        EndpointSlice is here.
+        """
+        end = time.monotonic() + _SUCCESSOR_SECONDS
+        while time.monotonic() < end:
+            await asyncio.sleep(_SUCCESSOR_POLL_SECONDS)
+            other = self._choose(model, besides=failed)
+            if other is not None:
+                return other
+        return None
 
     async def _ask(self, model: ModelRecord, replica: Replica, body: bytes, tokens: int) -> BackendAnswer:
         replica.tokens_in_flight += tokens

@@ -111,7 +111,6 @@ async def test_the_program_serves_a_folder_and_stops_cleanly(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "environment", "reason"),
     [
-        (["--config-dir", "/nowhere"], {}, "/nowhere"),
         (["--config-dir", "."], {"RERANK_BACKEND_TOKEN_FILE": "/nowhere"}, "/nowhere"),
         ([], {"KUBECONFIG": "/nowhere"}, "--config-dir"),
     ],

@@ -56,7 +56,7 @@ def outcome(body: bytes) -> RerankRequest | ApiError:
         return error
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(fields)
 def test_a_body_is_refused_by_name_or_fits_the_strict_engine(body: dict[str, Any]) -> None:
     request = outcome(json.dumps(body).encode())
@@ -74,7 +74,7 @@ def test_a_body_is_refused_by_name_or_fits_the_strict_engine(body: dict[str, Any
     assert request.estimated_tokens > 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_are_a_body_or_a_400(body: bytes) -> None:
     refused = outcome(body)
@@ -87,7 +87,7 @@ REQUEST = RerankRequest("minilm", "q", ["a", "b", "c"], None, None, return_docum
 result = st.fixed_dictionaries({"index": st.integers(-1, 4) | anything, "relevance_score": anything})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.fixed_dictionaries(
         {
@@ -123,7 +123,7 @@ def test_an_answer_is_a_whole_ranking_or_refused(answer: Any) -> None:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(400, 599), st.binary(max_size=200) | anything.map(lambda body: json.dumps(body).encode()))
 def test_a_refusal_is_never_a_success(status: int, body: bytes) -> None:
     assert rerank_answer.refusal(status, body).status in (400, 413, 422, 502, 503)
@@ -134,7 +134,7 @@ header_name = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(header_name, st.binary(max_size=30)), max_size=8))
 def test_any_head_is_read(headers: list[tuple[bytes, bytes]]) -> None:
     head = read(b"/v1/rerank", headers)
@@ -146,7 +146,7 @@ def test_any_head_is_read(headers: list[tuple[bytes, bytes]]) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 400), st.sampled_from(string.printable)), min_size=1, max_size=5))
 async def test_a_damaged_request_hangs_nothing(
     gateway: Running, engine: FakeEngine, damage: list[tuple[int, str]]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rerank_api import keys
+from rerank_gateway import rerank
 from rerank_gateway.config import Settings
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import Behaviour, FakeEngine
@@ -298,7 +299,6 @@ async def test_the_engines_reason_passes_when_the_caller_caused_it(gateway: Runn
         ("index_out_of_range", 502, "backend_error"),
         ("not_json", 502, "backend_error"),
         ("not_http", 502, "backend_error"),
-        ("drain", 503, "model_unreachable"),
         ("reset", 503, "model_unreachable"),
         ("reset_midway", 503, "model_unreachable"),
     ],
@@ -331,6 +331,27 @@ async def test_one_retry_on_another_replica(
     # Set aside after its first failure, not asked again for every request.
     assert len(engine.seen) <= 1
     assert len(second.seen) == 8
+
+
+async def test_the_successor_of_a_draining_replica_is_waited_for(
+    gateway: Running, engine: FakeEngine, second: FakeEngine
+) -> None:
+    engine.always = "drain"
+    request = asyncio.create_task(gateway.rerank())
+    await until(lambda: len(engine.seen) == 1)
+    gateway.source.put(*slice_of([second]))
+    assert (await request).status == 200
+    assert (len(engine.seen), len(second.seen)) == (1, 1)
+
+
+async def test_a_draining_replica_without_a_successor(
+    gateway: Running, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerank, "_SUCCESSOR_SECONDS", 0.01)
+    engine.always = "drain"
+    answer = await gateway.rerank()
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert len(engine.seen) == 1
 
 
 async def test_a_replica_that_refuses_connections_costs_no_request(

@@ -197,7 +197,7 @@ def answers(state: State) -> Any:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), bodies), max_size=20))
 def test_any_history_ends_in_the_same_answers_as_its_last_state(events: list[tuple[bool, Object]]) -> None:
     changing = State()
