@@ -13,6 +13,9 @@ from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import Behaviour, FakeEngine
 from tests.rerank_gateway.harness import BODY, MASTER, MINTED, PANDA, Running, running, slice_of, until
 
+# A character of the secret is another: the checksum is wrong.
+MISTYPED = MINTED.text[:20] + ("b" if MINTED.text[20] == "a" else "a") + MINTED.text[21:]
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -162,7 +165,11 @@ async def test_a_key_stops_at_the_next_request_when_it_is_deleted(gateway: Runni
         ({"Authorization": MINTED.text}, 401),
         ({"Authorization": f"Basic {MINTED.text}"}, 401),
         ({"Authorization": "Bearer "}, 401),
-        ({"Authorization": f"Bearer {MINTED.text[:-1]}x"}, 401),
+        ({"Authorization": f"Bearer {MINTED.text[:-1]}"}, 401),
+        (
+            {"Authorization": f"Bearer {MISTYPED}"},
+            401,
+        ),
         ({"Authorization": f"Bearer {keys.mint().text}"}, 401),
         ({"Authorization": f"bearer  {MINTED.text} "}, 200),
         ({"X-API-Key": MINTED.text}, 200),

@@ -1,0 +1,7 @@
+"""Benchmarks: `make bench`. The packages are not installed where this runs, so their folders are added."""
+
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(_ROOT / folder) for folder in ("api", "gateway")]
