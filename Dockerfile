@@ -101,38 +101,35 @@ EXPOSE 8080
 ENTRYPOINT ["python", "-m", "dev.hub", "serve", "/srv/hub"]
 
 # --- operator -------------------------------------------------------------------------------------------------------
-# Installed in a stage that has uv, copied into one that has not.
-FROM tools AS operator-dependencies
+FROM base AS operator-dependencies
 ARG SSL_CERT_FILE UV_DEFAULT_INDEX
 COPY requirements/operator.txt /build/
-RUN /opt/tools/bin/uv pip install --no-cache --python /opt/rerank/bin/python --no-deps --require-hashes \
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    /opt/tools/bin/uv pip install --no-cache --python /opt/rerank/bin/python --no-deps --require-hashes \
         --compile-bytecode -r /build/operator.txt
 
-FROM operator-dependencies AS operator-installed
-COPY --from=wheel /wheel /wheel
-RUN /opt/tools/bin/uv pip install --no-cache --python /opt/rerank/bin/python --no-deps --offline /wheel/*.whl \
+FROM operator-dependencies AS operator
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    /opt/tools/bin/uv pip install --no-cache --python /opt/rerank/bin/python --no-deps --offline /wheel/*.whl \
     && python -m compileall -q /opt/rerank/lib/python3*/site-packages/rerank_*
-
-FROM base AS operator
-COPY --from=operator-installed /opt/rerank /opt/rerank
 USER 65532:65532
 EXPOSE 8081
 ENTRYPOINT ["rerank-operator"]
 
 # --- gateway --------------------------------------------------------------------------------------------------------
-FROM tools AS gateway-dependencies
+FROM base AS gateway-dependencies
 ARG SSL_CERT_FILE UV_DEFAULT_INDEX
 COPY requirements/gateway.txt /build/
-RUN /opt/tools/bin/uv pip install --no-cache --python /opt/rerank/bin/python --no-deps --require-hashes \
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    /opt/tools/bin/uv pip install --no-cache --python /opt/rerank/bin/python --no-deps --require-hashes \
         --compile-bytecode -r /build/gateway.txt
 
-FROM gateway-dependencies AS gateway-installed
-COPY --from=wheel /wheel /wheel
-RUN /opt/tools/bin/uv pip install --no-cache --python /opt/rerank/bin/python --no-deps --offline /wheel/*.whl \
+FROM gateway-dependencies AS gateway
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    /opt/tools/bin/uv pip install --no-cache --python /opt/rerank/bin/python --no-deps --offline /wheel/*.whl \
     && python -m compileall -q /opt/rerank/lib/python3*/site-packages/rerank_*
-
-FROM base AS gateway
-COPY --from=gateway-installed /opt/rerank /opt/rerank
 USER 65532:65532
 EXPOSE 8080 8081
 ENTRYPOINT ["rerank-gateway"]
