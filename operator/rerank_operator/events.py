@@ -91,7 +91,11 @@ def _event(resource: ModelDeployment | APIKey, notice: Notice, *, instance: str)
     return {
         "apiVersion": cluster.EVENT.api_version,
         "kind": cluster.EVENT.kind,
-        "metadata": {"name": f"{metadata.name}.{secrets.token_hex(8)}", "namespace": metadata.namespace},
+        # kubectl describe leaves events of this API version in the order of their names: so names count up.
+        "metadata": {
+            "name": f"{metadata.name}.{time.time_ns():016x}{secrets.token_hex(2)}",
+            "namespace": metadata.namespace,
+        },
         "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "reportingController": f"{names.GROUP}/{names.FIELD_MANAGER}",
         "reportingInstance": instance,

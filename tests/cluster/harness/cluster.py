@@ -148,10 +148,9 @@ def repository() -> Path:
 
 
 def events_about(cluster: Cluster, kind: str, name: str, namespace: str) -> list[dict[str, Any]]:
-    """The events of one object, oldest first."""
-    found = [
-        event
-        for event in cluster.api.list("events", namespace)
-        if (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == (kind, name)
-    ]
-    return sorted(found, key=lambda event: event.get("eventTime") or event["firstTimestamp"] or "")
+    """The events of the object that has this name now, oldest first. An earlier one's outlive it."""
+    resources = {"ModelDeployment": "modeldeployments", "APIKey": "apikeys"}
+    found = cluster.api.get(resources[kind], name, namespace)
+    uid = found["metadata"]["uid"] if found else ""
+    events = [e for e in cluster.api.list("events", namespace) if e["involvedObject"].get("uid") == uid]
+    return sorted(events, key=lambda event: event["eventTime"])
