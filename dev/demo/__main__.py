@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _install(cluster: Cluster, tag: str, endpoint: str, chosen: Subject) -> None:
     install.namespace(cluster)
     if endpoint == hub.DEMO:
-        _say("demo hub: the public hub is out of reach, so one runs in the cluster")
+        _say(f"models come from a demo hub in the cluster, in the place of {hub.PUBLIC}")
         install.demo_hub(cluster, tag)
     _say(f"helm upgrade --install rerank-operator charts/rerank-operator --namespace {install.SYSTEM} --wait")
     install.chart(cluster, tag, endpoint)

@@ -8,7 +8,7 @@ from dev.demo.objects import Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "rerank-operator"
-HUB_MANIFEST = ROOT / "dev" / "hub" / "demo-hub.yaml"
+HUB_MANIFEST = ROOT / "dev" / "hub" / "hub.yaml"
 SYSTEM = "rerank-system"
 INSTALL_SECONDS = 300
 RESTRICTED = "pod-security.kubernetes.io/enforce"

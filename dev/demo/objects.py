@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from rerank_api.names import API_VERSION
-
+API_VERSION = "rerank.dev/v1alpha1"
 EXAMPLES = Path(__file__).resolve().parents[2] / "manifests" / "examples"
 NAMESPACE = "default"
 
