@@ -1,7 +1,5 @@
 """A cluster with the images of this tree in it, before anything is installed."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 from dev.cluster.__main__ import chosen
 from dev.demo.cluster import Cluster
 
@@ -10,9 +8,7 @@ DEMO_HUB = "demo-hub"
 
 
 def prepare(*, with_demo_hub: bool) -> tuple[Cluster, str]:
-    """Bring the cluster up, and build and load the images that the demo uses, both at once.
-
-    What waits for the network (packages of the images) overlaps with what compiles (Kubernetes).
+    """Bring the cluster up, with the images that the demo uses and no others.
 
     Returns:
         The cluster and the tag of the images.
@@ -21,10 +17,5 @@ def prepare(*, with_demo_hub: bool) -> tuple[Cluster, str]:
         ClusterError: something is missing or failed, in words for the person at the terminal.
     """
     cluster = chosen()
-    targets = [*IMAGES, DEMO_HUB] if with_demo_hub else list(IMAGES)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        images = pool.submit(cluster.images, targets)
-        up = pool.submit(cluster.up)
-        up.result()
-        tag = images.result()
+    tag = cluster.up_with_images([*IMAGES, DEMO_HUB] if with_demo_hub else IMAGES)
     return Cluster(cluster.environment()), tag
