@@ -118,7 +118,7 @@ async def test_the_internal_paths_are_not_public(gateway: Running) -> None:
 
 
 async def test_stopping_fails_no_request(engine: FakeEngine) -> None:
-    async with running(Settings(drain_seconds=0.5)) as gateway:
+    async with running(Settings(drain_seconds=1.5)) as gateway:
         gateway.source.put(objects.model(), *slice_of([engine]))
         first = await gateway.rerank()
         assert "Connection" not in first.headers
