@@ -66,6 +66,9 @@ RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     && python -c 'import torch, vllm.platforms.cpu as cpu; cpu.CpuPlatform.import_kernels(); torch.ops._C.init_cpu_memory_env'
 
 FROM vllm-cpu AS runtime-cpu
+ENV VLLM_CACHE_ROOT=/opt/rerank/vllm-cache
+RUN --mount=type=bind,source=runtime/image/model_infos.py,target=/build/model_infos.py \
+    VLLM_CPU_KVCACHE_SPACE=1 python /build/model_infos.py
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     /opt/tools/bin/uv pip install --no-deps --offline /wheel/*.whl \

@@ -76,11 +76,15 @@ _SIGNS = (
     ),
 )
 
-# vLLM's own prefixes: "(EngineCore pid=257) ERROR 11-22 19:21:06 [core.py:1454] ".
+# vLLM's own prefixes: "(EngineCore pid=257) ERROR 11-22 19:21:06 [core.py:1454] ". Lines of lesser levels are
+# no causes: a warning at start names errors that may come.
+_HARMLESS = re.compile(r"^(\(\w+ pid=\d+\) )?(DEBUG|INFO|WARNING) ")
 _PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] )?")
 # Such lines carry what happened; a bare "RuntimeError: Engine core initialization failed" only says that it
 # did.
 _ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception|Failed)\b:? *\S")
+# And those of the clean-up after it say nothing: the resource tracker's "KeyError: '/psm_1c77a7f2'".
+_NOISE = re.compile(r"^KeyError: '/(psm|mp)")
 _CONSEQUENCE = re.compile(
     r"Engine core initialization failed|EngineDeadError|WorkerProc initialization failed|See root cause"
 )
@@ -101,7 +105,8 @@ def explain(tail: Sequence[str], code: int, *, memory_kills: int = 0) -> Failure
             "The kernel killed the engine because the container used all of its memory: "
             "raise resources.memory.",
         )
-    lines = [_PREFIX.sub("", line).strip() for line in tail]
+    told = [line for line in tail if not _HARMLESS.match(line)]
+    lines = [line for line in (_PREFIX.sub("", line).strip() for line in told) if not _NOISE.match(line)]
     for sign in _SIGNS:
         for line in lines:
             if sign.pattern.search(line):
@@ -119,8 +124,11 @@ def explain(tail: Sequence[str], code: int, *, memory_kills: int = 0) -> Failure
 def _last_error(lines: Sequence[str]) -> str:
     errors = [line for line in lines if _ERROR_LINE.search(line)]
     causes = [line for line in errors if not _CONSEQUENCE.search(line)]
-    said = causes or errors or [line for line in lines if line]
-    return said[-1] if said else "it wrote nothing."
+    if causes:
+        return causes[-1]
+    if errors:
+        return "one of its processes ended without a word, for example killed from outside"
+    return "its log does not say why"
 
 
 def _sentence(line: str) -> str:

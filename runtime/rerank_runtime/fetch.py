@@ -87,7 +87,7 @@ async def run(settings: Settings) -> int:
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if not work.done():
-            # Threads in a download cannot be interrupted; what they wrote is resumed next time.
+            # Threads in a download cannot be interrupted; files that are whole are kept for the next time.
             os._exit(0)
         try:
             await work
@@ -100,7 +100,7 @@ async def run(settings: Settings) -> int:
 
 
 def fetch(settings: Settings, status: Status) -> None:
-    """Bring the model's files to the directory, whole and checked; what is there already is kept.
+    """Bring the model's files to the directory, whole and checked; files that are there already are kept.
 
     Raises:
         Failure: with the reason and the way out.
@@ -109,6 +109,7 @@ def fetch(settings: Settings, status: Status) -> None:
     _check(settings)
     try:
         settings.model_directory.mkdir(parents=True, exist_ok=True)
+        progress.remove_parts(settings.model_directory)
         found = _patiently(settings, lambda: _list(settings), lambda: 0)
         status.source = Source(settings.repo, found.commit)
         log.info("%s at %s: %s bytes in %s files", settings.repo, found.commit, found.total, len(found.sizes))
@@ -180,8 +181,10 @@ def _download(settings: Settings, found: Listing, status: Status) -> None:
         status.download = Download(shown.done, shown.total, shown.eta_seconds)
         return done
 
+    # The smallest alone: what is refused is refused once, and before anything large moves.
+    _patiently(settings, _one(settings, found, names[0]), note)
     pool = ThreadPoolExecutor(_PARALLEL, "fetch")
-    pending = {pool.submit(_patiently, settings, _one(settings, found, name), note) for name in names}
+    pending = {pool.submit(_patiently, settings, _one(settings, found, name), note) for name in names[1:]}
     try:
         while pending:
             done, pending = wait(pending, timeout=_PROGRESS_INTERVAL, return_when=FIRST_EXCEPTION)
@@ -189,7 +192,7 @@ def _download(settings: Settings, found: Listing, status: Status) -> None:
             for future in done:
                 future.result()
     finally:
-        # The first failure is told at once: other files' downloads may take hours, and are resumed next time.
+        # The first failure is told at once: other files' downloads may take hours.
         pool.shutdown(wait=False, cancel_futures=True)
 
 

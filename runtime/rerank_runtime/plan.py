@@ -6,6 +6,7 @@ a model served with a wrong configuration answers 200 with plausible scores.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -151,7 +152,7 @@ def _family(config: dict[str, Any]) -> tuple[str, _Family]:
     for family in _FAMILIES:
         if architecture in (family.cross_encoder, family.embedding):
             return architecture, family
-    if "ForSequenceClassification" in architecture or architecture.endswith("Model"):
+    if "ForSequenceClassification" in architecture or re.search(r"(?<!LMHead)Model$", architecture):
         raise Failure(
             Reason.UNSUPPORTED_ARCHITECTURE,
             f"{architecture} is not served yet. Supported are {', '.join(SUPPORTED)}.",

@@ -49,10 +49,20 @@ class Progress:
 def bytes_on_disk(directory: Path, names: list[str]) -> int:
     """Bytes of these files that are there, whole or as huggingface_hub's unfinished parts."""
     whole = sum(path.stat().st_size for path in (directory / name for name in names) if path.is_file())
-    parts = 0
-    for part in (directory / ".cache" / "huggingface" / "download").rglob("*.incomplete"):
+    unfinished = 0
+    for part in _parts(directory):
         try:
-            parts += part.stat().st_size
+            unfinished += part.stat().st_size
         except FileNotFoundError:
             continue  # finished between being listed and being looked at
-    return whole + parts
+    return whole + unfinished
+
+
+def remove_parts(directory: Path) -> None:
+    """Remove what a killed download left: huggingface_hub takes a part up again only within one process."""
+    for part in _parts(directory):
+        part.unlink(missing_ok=True)
+
+
+def _parts(directory: Path) -> list[Path]:
+    return list((directory / ".cache" / "huggingface" / "download").rglob("*.incomplete"))

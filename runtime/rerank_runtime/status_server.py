@@ -65,9 +65,9 @@ def create_app(
 @asynccontextmanager
 async def running(app: web.Application, port: int = PORT) -> AsyncIterator[int]:
     """Serve on all interfaces while the block runs; yields the port (0 chooses a free one)."""
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=False)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=False, shutdown_timeout=5)
     await runner.setup()
-    site = web.TCPSite(runner, None, port, shutdown_timeout=5)
+    site = web.TCPSite(runner, None, port)
     await site.start()
     try:
         yield int(runner.addresses[0][1])

@@ -1,0 +1,38 @@
+"""Write down what vLLM otherwise asks a process of its own at each start: what a model class can do.
+
+Called by the Dockerfile (target `runtime-cpu`). At start vLLM imports itself once more in a subprocess only
+to learn that, unless it finds the answer under VLLM_CACHE_ROOT; a quarter of the time that a pod needs to
+start. The root filesystem of a pod is read-only, so the answer must be in the image. vLLM checks it against a
+hash of its own code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vllm.model_executor.models import registry
+
+# The classes that serve the architectures of rerank_runtime.plan.
+ARCHITECTURES = (
+    "BertModel",
+    "BertForSequenceClassification",
+    "RobertaModel",
+    "RobertaForSequenceClassification",
+    "XLMRobertaModel",
+    "XLMRobertaForSequenceClassification",
+)
+
+
+def main() -> None:
+    for name in ARCHITECTURES:
+        lazy = registry.ModelRegistry.models[name]
+        path = Path(registry.__file__).parent / f"{lazy.module_name.rsplit('.', 1)[-1]}.py"
+        digest = lazy._get_modelinfo_module_hash(path)  # noqa: SLF001 - vLLM's version is pinned
+        info = registry._ModelInfo.from_model_cls(lazy.load_model_cls())  # noqa: SLF001
+        lazy._save_modelinfo_to_cache(info, digest)  # noqa: SLF001
+        if lazy._load_modelinfo_from_cache(digest) is None:  # noqa: SLF001
+            raise SystemExit(f"vLLM does not find what was written down about {name}")
+
+
+if __name__ == "__main__":
+    main()
