@@ -67,8 +67,8 @@ RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
 
 FROM vllm-cpu AS runtime-cpu
 ENV VLLM_CACHE_ROOT=/opt/rerank/vllm-cache
-RUN --mount=type=bind,source=runtime/image/model_infos.py,target=/build/model_infos.py \
-    VLLM_CPU_KVCACHE_SPACE=1 python /build/model_infos.py
+COPY runtime/image/model_infos.py /build/
+RUN VLLM_CPU_KVCACHE_SPACE=1 python /build/model_infos.py
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     /opt/tools/bin/uv pip install --no-deps --offline /wheel/*.whl \
