@@ -53,10 +53,10 @@ class KeyReconciler:
         written = status.as_written(wanted)
         if status.differs(written, live.get("status", {}), fields=_STATUS_FIELDS):
             await self.api.apply_status(cluster.API_KEY, live, written)
-            told = [Notice("Normal", "KeyWritten", _handed_out(key))] if minted else []
             old = key.status.conditions
-            told += notices(old, status.changed(old, wanted.conditions))
-            await self.recorder.record(key, told)
+            told = notices(old, status.changed(old, wanted.conditions))
+            written_once = [Notice("Normal", "KeyWritten", _handed_out(key))]
+            await self.recorder.record(key, written_once if minted else told)
         return SECRET_SECONDS if refusal else _until_expiry(key, now)
 
     async def _mint(self, key: APIKey, now: datetime) -> tuple[APIKeyStatus | None, Verdict | None]:

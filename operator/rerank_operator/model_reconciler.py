@@ -15,12 +15,14 @@ from rerank_operator.builders import config_map, deployment, metadata, service
 from rerank_operator.builders.source import source_of
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder, notices
-from rerank_operator.observe import Observed, Reports, commit_of, observe
+from rerank_operator.observe import Reports, commit_of, observe
 from rerank_operator.plan import Plan, plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
-from rerank_operator.situation import Obstacle, assess, replica_failure
+from rerank_operator.situation import Obstacle, Situation, assess, replica_failure
 
 POLL_SECONDS: Final = 2.0
+# Something is wrong that takes a person, or the runtime's next try: no hurry to ask again.
+TROUBLED_POLL_SECONDS: Final = 5.0
 # Nothing tells when an obstacle goes away that lies in objects which are not watched.
 OBSTACLE_SECONDS: Final = 15.0
 
@@ -79,7 +81,7 @@ class ModelReconciler:
             situation, gateway_url=self.settings.gateway_url, now=datetime.now(UTC)
         )
         await self._report(model, live, wanted_status)
-        return _next_look(observed, obstacle)
+        return _next_look(situation, unsettled=observed.unsettled)
 
     def _pod_settings(self, namespace: str) -> deployment.PodSettings:
         token = backend_token.token(self.backend_master, namespace)
@@ -146,7 +148,7 @@ def _in_the_way(planned: Plan) -> Obstacle | None:
     return None
 
 
-def _next_look(observed: Observed, obstacle: Obstacle | None) -> float | None:
-    if observed.unsettled:
-        return POLL_SECONDS
-    return OBSTACLE_SECONDS if obstacle is not None else None
+def _next_look(situation: Situation, *, unsettled: bool) -> float | None:
+    if unsettled:
+        return POLL_SECONDS if situation.cause is None else TROUBLED_POLL_SECONDS
+    return OBSTACLE_SECONDS if situation.obstacle is not None else None

@@ -107,6 +107,11 @@ class Operator:
         """End it in the middle of whatever it does."""
         self._end(signal.SIGKILL)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal and leave the process to it."""
+        assert self.process is not None, "the operator does not run"
+        self.process.send_signal(number)
+
     def log(self) -> str:
         return (self.folder / self.logs).read_text()
 
@@ -127,8 +132,8 @@ class Operator:
             return False
 
     def _end(self, number: signal.Signals) -> None:
-        assert self.process is not None, "the operator does not run"
-        self.process.send_signal(number)
+        self.send(number)
+        assert self.process is not None
         self.process.wait(timeout=40)
         self.process = None
 

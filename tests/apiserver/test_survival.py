@@ -2,6 +2,7 @@
 
 import base64
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -256,6 +257,54 @@ def test_a_second_operator_waits_for_the_lease(
         eventually("the second works", lambda: children(api, namespace)["deployments"])
     finally:
         second.stop()
+
+
+def test_a_leader_that_slept_changes_nothing(
+    api: Api, namespace: str, stopped: Operator, audit: AuditLog, tmp_path: Path
+) -> None:
+    """Stopped for longer than the Lease lives: the second takes over, the woken one just ends."""
+    stopped.start()
+    second = Operator(api, tmp_path / "second", stopped.token).start(ready=False)
+    try:
+        eventually("the second waits", lambda: "waiting for the lease" in second.log())
+        stopped.send(signal.SIGSTOP)
+        eventually("the second leads", second.leads, seconds=25)
+        api.apply(models_path(namespace, "m"), model("m"))
+        eventually("the second works", all_settled(api, namespace))
+        quiet(audit)
+        since = audit.size()
+        stopped.send(signal.SIGCONT)
+        assert stopped.process is not None
+        assert stopped.process.wait(timeout=20) == 1
+        stopped.process = None
+        assert audit.writes(since=since) == []
+        assert second.leads()
+    finally:
+        second.stop()
+
+
+def test_one_namespace_alone_can_be_watched(
+    api: Api, namespace: str, stopped: Operator, audit: AuditLog, tmp_path: Path
+) -> None:
+    """And then a Role in it is enough: nothing is asked for outside of it."""
+    since = audit.size()
+    other = f"{namespace}-other"
+    api.create("/api/v1/namespaces", {"metadata": {"name": other}})
+    environment = {"RERANK_WATCH_NAMESPACES": namespace}
+    confined = Operator(api, tmp_path / "confined", stopped.token, environment).start()
+    try:
+        for place in (other, namespace):
+            api.apply(models_path(place, "m"), model("m"))
+            api.apply(keys_path(place, "k"), key("k"))
+        eventually("its own namespace is settled", all_settled(api, namespace))
+        api.delete(f"/api/v1/namespaces/{namespace}/services/rerank-m")
+        eventually("children are watched", lambda: children(api, namespace)["services"])
+        assert not any(children(api, other).values())
+        asked = {e["objectRef"].get("namespace") for e in audit.requests(since=since) if "objectRef" in e}
+        assert asked == {namespace, "rerank-system"}
+    finally:
+        confined.stop()
+    api.delete(f"/api/v1/namespaces/{other}")
 
 
 def test_the_backend_token_is_made_once(api: Api, stopped: Operator, tmp_path: Path) -> None:
