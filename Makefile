@@ -30,8 +30,8 @@ test-fast: lint ## what needs no cluster
 
 lint: venv ## format, lint, types, import rules
 	@$(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/ruff check --quiet .
-	@$(VENV)/bin/mypy api/rerank_api gateway/rerank_gateway operator/rerank_operator runtime/rerank_runtime dev tests
-	@$(VENV)/bin/lint-imports --no-cache > /tmp/rerank-imports.$$PPID 2>&1 || { cat /tmp/rerank-imports.$$PPID; exit 1; }
+	@$(VENV)/bin/mypy api/rerank_api gateway/rerank_gateway operator/rerank_operator runtime/rerank_runtime bench dev manifests tests
+	@PYTHONPATH=api:gateway:operator:runtime $(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: venv ## rewrite the code in the house format
 	@$(VENV)/bin/ruff format --quiet . && $(VENV)/bin/ruff check --quiet --fix .
