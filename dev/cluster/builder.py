@@ -20,10 +20,13 @@ from dev.cluster.images import stage_key
 from dev.cluster.oci import Image, read_layout
 from dev.cluster.paths import SOURCE, cache_dir
 from dev.cluster.progress import say
+from dev.cluster.pruning import old_stages, prune_layout
 
 BASE_PACKAGES = ("ca-certificates", "libnuma1", "python3", "python3-venv")
 IMAGE_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian's images keep the certificates of authorities."""
+PREFIX = "localhost/rerank-"
+BASE = f"{PREFIX}base"
 REPORT_SECONDS = 15.0
 
 
@@ -83,6 +86,7 @@ class Builder:
             source = f"containers-storage:[overlay@{self._storage}+{self._run}]{built}"
             copy = ["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-oci-accept-uncompressed-layers"]
             run([*copy, source, f"oci:{self.layout}:{name}"], seconds=900)
+            self._prune()
             say("images", f"built {target} in {time.monotonic() - started:.0f} s")
         return read_layout(self.layout, name)
 
@@ -94,9 +98,17 @@ class Builder:
         refs = [entry.get("annotations", {}) for entry in index["manifests"]]
         return any(ref.get("org.opencontainers.image.ref.name") == name for ref in refs)
 
+    def _prune(self) -> None:
+        prune_layout(self.layout)
+        images = json.loads(run(self._buildah("images", "--json")))
+        old = [name for name in old_stages(images, PREFIX) if not name.startswith(f"{BASE}:")]
+        if old:
+            succeeds(self._buildah("rmi", *old))
+            succeeds(self._buildah("rmi", "--prune"))
+
     def _stage(self, context: Path, stage: str) -> str:
         """Return the name in buildah's storage of a stage's image, built where there is none."""
-        image = f"localhost/rerank-{stage}:{stage_key(context, stage, base_key())}"
+        image = f"{PREFIX}{stage}:{stage_key(context, stage, base_key())}"
         if succeeds(self._buildah("inspect", "--type", "image", image)):
             return image
         base = self._base()
@@ -116,7 +128,7 @@ class Builder:
 
     def _base(self) -> str:
         """Return the name of the base image, made from Debian's packages where there is none yet."""
-        image = f"localhost/rerank-base:{base_key()}"
+        image = f"{BASE}:{base_key()}"
         if succeeds(self._buildah("inspect", "--type", "image", image)):
             return image
         say("images", f"making the base image from Debian {suite()}")

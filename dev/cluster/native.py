@@ -15,12 +15,13 @@ from dev.cluster.containerd import PAUSE_IMAGE, Containerd
 from dev.cluster.control_plane import ControlPlane, Ports
 from dev.cluster.errors import ClusterError
 from dev.cluster.gpu import set_gpus
-from dev.cluster.images import REGISTRY, content_keys, product, tag, version
+from dev.cluster.images import PRODUCTS, REGISTRY, content_keys, product, tag, version
 from dev.cluster.locking import locked
 from dev.cluster.node import Node
 from dev.cluster.oci import load, program_image
 from dev.cluster.paths import REPOSITORY, Layout, cache_dir, state_dir
 from dev.cluster.progress import say
+from dev.cluster.pruning import prune_node
 
 PORTS = Ports(etcd=12379, etcd_peer=12380, apiserver=6443, controller_manager=10257, scheduler=10259)
 
@@ -90,6 +91,7 @@ class NativeCluster:
             common_tag = tag(REPOSITORY, keys)
             for target in targets:
                 self._load(target, common_tag)
+            prune_node(self.containerd, PRODUCTS, cache_dir() / "images" / "tags.json", common_tag)
         return common_tag
 
     def _load(self, target: str, common_tag: str) -> None:
