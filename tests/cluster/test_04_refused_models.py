@@ -1,11 +1,12 @@
 """Models that cannot be served: each says why on itself, within a minute, and heals once it is corrected."""
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.harness.cluster import Cluster, events_about
-from tests.cluster.harness.objects import Object, condition, is_true, model, phase, secret
+from tests.cluster.harness.objects import REFUSED, Object, condition, is_true, model, phase, secret
 from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE = "rerank-test-refused"
@@ -15,7 +16,7 @@ RETRY_SECONDS = 120.0
 TOKEN = "hf_demo_reader"
 WRONG_TOKEN = "hf_demo_wrong"
 
-REFUSED: dict[str, tuple[str, Object, str, list[str]]] = {
+CASES: dict[str, tuple[str, Object, str, list[str]]] = {
     # name: repository, further fields, reason, words of the message
     "unknown-repo": ("demo/does-not-exist", {}, "RepositoryNotFound", ["demo/does-not-exist"]),
     "unknown-revision": (
@@ -38,16 +39,20 @@ REFUSED: dict[str, tuple[str, Object, str, list[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def applied(cluster: Cluster, release: object, namespace_of_module: str) -> float:
-    """All of them, applied at once. Returns when, on the monotonic clock."""
-    objects = [model(name, namespace_of_module, repo, **more) for name, (repo, more, _, _) in REFUSED.items()]
+def applied(cluster: Cluster, release: object, namespace_of_module: str) -> Iterator[float]:
+    """All of them, applied at once. Yields when, on the monotonic clock; frees their memory at the end."""
+    objects = [
+        model(name, namespace_of_module, repo, resources=REFUSED, **more)
+        for name, (repo, more, _, _) in CASES.items()
+    ]
     cluster.kubectl.apply(secret("hub-token", namespace_of_module, token=WRONG_TOKEN), *objects)
-    return time.monotonic()
+    yield time.monotonic()
+    cluster.kubectl("delete", "md", "--all", f"--namespace={NAMESPACE}", "--wait=false")
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", CASES)
 def test_the_reason_stands_on_the_model(cluster: Cluster, applied: float, name: str) -> None:
-    _, _, reason, words = REFUSED[name]
+    _, _, reason, words = CASES[name]
     left = max(1.0, applied + WITHIN_SECONDS - time.monotonic())
     ready = cluster.wait_reason(name, NAMESPACE, reason, seconds=left)
     for word in words:
@@ -62,9 +67,9 @@ def test_the_reason_stands_on_the_model(cluster: Cluster, applied: float, name: 
     assert (row["READY"], row["PHASE"]) == ("0/1", "Failed")
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", CASES)
 def test_the_reason_is_an_event(cluster: Cluster, applied: float, name: str) -> None:
-    _, _, reason, _ = REFUSED[name]
+    _, _, reason, _ = CASES[name]
 
     def warned() -> bool:
         events = events_about(cluster, "ModelDeployment", name, NAMESPACE)
@@ -87,11 +92,11 @@ def test_no_token_is_told(cluster: Cluster, applied: float) -> None:
 def test_corrected_it_downloads(cluster: Cluster, applied: float) -> None:
     """A token named, a token set right, a revision that exists: each download then goes through by itself.
 
-    That such a model comes to serve is shown where its scores are corrected; here it would only cost time.
+    That such a model comes to serve is shown where scores are corrected; here there is no memory for vLLM.
     """
     corrected = ["gated", "wrong-token", "unknown-revision"]
     for name in corrected:
-        cluster.wait_reason(name, NAMESPACE, REFUSED[name][2], seconds=WITHIN_SECONDS)
+        cluster.wait_reason(name, NAMESPACE, CASES[name][2], seconds=WITHIN_SECONDS)
     hub = {"tokenSecretRef": {"name": "good-token", "key": "hub"}}
     cluster.kubectl.apply(
         secret("good-token", NAMESPACE, hub=TOKEN), secret("hub-token", NAMESPACE, token=TOKEN)
@@ -105,9 +110,6 @@ def test_corrected_it_downloads(cluster: Cluster, applied: float) -> None:
         for name in list(waiting):
             found = cluster.model(name, NAMESPACE)
             if is_true(found, "Downloaded"):
-                assert found is not None
-                assert len(found["status"]["model"]["revision"]) == 40
-                cluster.kubectl.delete("md", name, NAMESPACE)  # before vLLM costs its start
                 waiting.remove(name)
         return not waiting
 

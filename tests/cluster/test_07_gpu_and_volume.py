@@ -64,7 +64,7 @@ def key(cluster: Cluster, release: object, namespace_of_module: str, weights: st
         },
     }
     source = {"persistentVolumeClaim": {"claimName": "weights", "path": "models/minilm"}}
-    resources = {"gpu": {"count": 1}, "cpu": "100m", "memory": "3Gi"}
+    resources = {"gpu": {"count": 1}, "cpu": "100m", "memory": "3328Mi"}
     cluster.kubectl.apply(
         claim,
         api_key("caller", namespace_of_module),

@@ -8,7 +8,7 @@ from rerank_api import names
 from tests.cluster.harness.audit import WRITES
 from tests.cluster.harness.cluster import SYSTEM, Cluster
 from tests.cluster.harness.fixtures import Tutorial
-from tests.cluster.harness.objects import Object, api_key, model, pod_is_ready
+from tests.cluster.harness.objects import REFUSED, Object, api_key, model, pod_is_ready
 from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE = "rerank-test-children"
@@ -82,7 +82,7 @@ def test_an_edited_child_is_put_right_and_others_marks_stay(cluster: Cluster, id
 
     # A change of the operator's own leaves the marks alone, too.
     generation = child(cluster, "deployments")["metadata"]["generation"]  # type: ignore[index]
-    cluster.kubectl.patch("md", "idle", NAMESPACE, {"spec": {"resources": {"memory": "2Gi"}}})
+    cluster.kubectl.patch("md", "idle", NAMESPACE, {"spec": {"resources": {"memory": "4Gi"}}})
     wait_for(
         "the change arrives",
         lambda: child(cluster, "deployments")["metadata"]["generation"] > generation,  # type: ignore[index]
@@ -125,7 +125,7 @@ def test_somebody_elses_object_is_left_alone(cluster: Cluster, idle: None) -> No
 
 def test_deleted_while_the_operator_is_down(cluster: Cluster, idle: None) -> None:
     """Garbage collection takes every child, running pods included; no finalizer waits for the operator."""
-    cluster.kubectl.apply(model("orphan", NAMESPACE, "demo/does-not-exist"))
+    cluster.kubectl.apply(model("orphan", NAMESPACE, "demo/does-not-exist", resources=REFUSED))
     cluster.wait_reason("orphan", NAMESPACE, "RepositoryNotFound", seconds=60)
     cluster.kubectl("scale", "deployment/rerank-operator", f"--namespace={SYSTEM}", "--replicas=0")
     try:

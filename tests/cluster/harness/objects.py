@@ -8,6 +8,12 @@ Object = dict[str, Any]
 API_VERSION = "rerank.dev/v1alpha1"
 
 
+# vLLM's processes need 3 GiB beside the weights; these models have few.
+SERVING = {"gpu": {"count": 0}, "cpu": "100m", "memory": "3328Mi"}
+# Enough for what never comes to start vLLM.
+REFUSED = {"gpu": {"count": 0}, "cpu": "50m", "memory": "512Mi"}
+
+
 def model(name: str, namespace: str, repo: str, **more: Any) -> Object:
     """A ModelDeployment on the CPU.
 
@@ -29,7 +35,7 @@ def model_from(name: str, namespace: str, source: Mapping[str, Any], **more: Any
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "model": dict(source),
-            "resources": {"gpu": {"count": 0}, "cpu": "100m", "memory": "3Gi"},
+            "resources": SERVING,
             **more,
         },
     }
