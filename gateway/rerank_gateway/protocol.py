@@ -121,10 +121,11 @@ class Connection(HttpToolsProtocol):
             self._head_timer = None
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer what never became a request, unless the answer to an earlier one would be cut by it."""
+        """Answer what is no request; only close while the answer to an earlier one is due."""
         cycle: RequestResponseCycle | None = self.cycle
-        between = cycle is None or cycle.response_complete or not cycle.response_started
-        if between and not self.pipeline:
+        answered = cycle is None or cycle.response_complete
+        broken_itself = cycle is not None and cycle.more_body and not cycle.response_started
+        if (answered or broken_itself) and not self.pipeline:
             body = error.body()
             self.transport.write(
                 b"%scontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"

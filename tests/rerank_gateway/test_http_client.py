@@ -137,6 +137,16 @@ async def test_a_reused_connection_that_breaks_is_stale() -> None:
         assert server.connections == 2
 
 
+async def test_the_idle_siblings_of_a_stale_connection_are_not_tried() -> None:
+    async with serving(OK, OK, b"", OK) as (server, client, address):
+        await asyncio.gather(*(client.rerank(address, BODY, None) for _ in range(2)))
+        assert server.open == 2
+        with pytest.raises(UnreachableError):
+            await client.rerank(address, BODY, None)
+        await client.rerank(address, BODY, None)
+        assert server.connections == 3
+
+
 async def test_nobody_listens() -> None:
     async with serving() as (_, client, address):
         pass
@@ -148,11 +158,13 @@ async def test_nobody_listens() -> None:
 async def test_draining_is_told_apart_from_busy() -> None:
     busy = b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n"
     draining = busy.replace(b"\r\n\r\n", b"\r\nX-Rerank-Draining: true\r\n\r\n")
-    async with serving(draining, busy) as (server, client, address):
+    scored = OK.replace(b"\r\n\r\n", b"\r\nX-Rerank-Draining: true\r\n\r\n")
+    async with serving(draining, busy, scored) as (server, client, address):
         with pytest.raises(UnreachableError) as caught:
             await client.rerank(address, BODY, None)
         assert caught.value.draining
         assert (await client.rerank(address, BODY, None)).status == 503
+        assert (await client.rerank(address, BODY, None)).body == b"hi"
         assert server.connections == 1
 
 

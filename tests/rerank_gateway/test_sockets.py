@@ -86,6 +86,19 @@ async def test_a_broken_request_reaches_no_engine(gateway: Running, engine: Fake
     assert engine.seen == []
 
 
+async def test_nonsense_behind_a_request_is_not_answered_in_its_place(
+    gateway: Running, engine: FakeEngine
+) -> None:
+    engine.always = "hold"
+    _, writer = opened = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request(close=False))
+    await until(lambda: len(engine.seen) == 1)
+    writer.write(b"nonsense\r\n\r\n")
+    assert await asyncio.wait_for(opened[0].read(), 5) == b""
+    await until(lambda: engine.abandoned == 1)
+    writer.close()
+
+
 async def test_version_0_9_is_not_spoken(gateway: Running) -> None:
     assert status_of(await gateway.raw(request(first="POST /v1/rerank"))) == 505
 
