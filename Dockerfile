@@ -82,8 +82,9 @@ ENTRYPOINT ["rerank-runtime"]
 FROM ${VLLM_IMAGE} AS runtime-cuda
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
-RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    python3 -m pip install --no-deps --no-index --no-cache-dir --break-system-packages /wheel/*.whl \
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    /opt/tools/bin/uv pip install --system --break-system-packages --no-deps --offline --no-cache /wheel/*.whl \
     && rerank-runtime --help > /dev/null
 USER 65532:65532
 EXPOSE 8000 8081
