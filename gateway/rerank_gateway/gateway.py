@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import structlog
 import uvicorn
@@ -20,6 +21,8 @@ from rerank_gateway.rerank import Rerank
 from rerank_gateway.source import Source
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
+
+_BACKLOG: Final = 2048
 
 _log = structlog.get_logger("rerank_gateway")
 
@@ -96,16 +99,30 @@ class Gateway:
             self._at_once.set()
 
 
-def listen(port: int) -> socket.socket:
-    """A listening socket on every address, IPv6 included where there is IPv6. Port 0: any free one.
+def listen(port: int, host: str = "") -> socket.socket:
+    """A listening socket on `host`, or on every address, IPv6 included where there is IPv6.
+
+    Args:
+        port: 0 for any free one.
+        host: an IPv4 address, or nothing.
 
     Raises:
         OSError: the port is taken or not allowed.
     """
-    if socket.has_dualstack_ipv6():
-        with contextlib.suppress(OSError):  # IPv6 may be there and still be switched off
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048)
-    return socket.create_server(("", port), backlog=2048)
+    listening = (None if host else _dual_stack(port)) or socket.create_server((host, port), backlog=_BACKLOG)
+    # Accepted connections inherit it. asyncio sets it only on sockets that it made itself, and head and
+    # body of an answer are two writes: without it the body waits for the client's acknowledgement.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def _dual_stack(port: int) -> socket.socket | None:
+    if not socket.has_dualstack_ipv6():
+        return None
+    try:
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+    except OSError:
+        return None  # IPv6 may be there and still be switched off
 
 
 class _Server(uvicorn.Server):

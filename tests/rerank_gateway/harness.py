@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import io
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import aiohttp
 from rerank_api import keys
 from rerank_gateway import records
 from rerank_gateway.config import Settings
-from rerank_gateway.gateway import Gateway
+from rerank_gateway.gateway import Gateway, listen
 from rerank_gateway.records import Kind
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
@@ -141,7 +140,7 @@ async def running(settings: Settings | None = None) -> AsyncIterator[Running]:
     gateway = Gateway(
         settings or Settings(drain_seconds=0), BackendTokens(MASTER), source, version="0.0.test"
     )
-    public, internal = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    public, internal = (listen(0, "127.0.0.1") for _ in range(2))
     port, internal_port = (listening.getsockname()[1] for listening in (public, internal))
     task = asyncio.create_task(gateway.run(public, internal))
     try:
