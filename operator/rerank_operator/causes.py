@@ -66,8 +66,15 @@ def judge(pod: Pod) -> Standing:
     if not pod.scheduled:
         return Standing("Pending", _unschedulable(pod.unschedulable) if pod.unschedulable else None)
     if pod.fetch is not None and not pod.fetch.succeeded:
-        return Standing("Downloading", _container_cause(pod.fetch, FETCH, "Downloaded"))
-    return _judge_serving(pod)
+        return _begun(pod.fetch, Standing("Downloading", _container_cause(pod.fetch, FETCH, "Downloaded")))
+    standing = _judge_serving(pod)
+    return standing if pod.fetch is not None else _begun(pod.serve, standing)
+
+
+def _begun(first: Container, standing: Standing) -> Standing:
+    """Until a pod's first container runs, the node may still be pulling the image."""
+    untouched = first.state == "waiting" and first.ending is None and standing.cause is None
+    return Standing("Pending") if untouched else standing
 
 
 def evicted(pod: Pod) -> Cause | None:

@@ -1,5 +1,7 @@
 """The operator's own port: /livez, /readyz, /metrics. Started by `main`."""
 
+import contextlib
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -63,7 +65,7 @@ class Health:
         )
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, "", port).start()
+        await web.SockSite(runner, _listen(port)).start()
         return runner
 
     async def _livez(self, _: web.Request) -> web.Response:
@@ -76,3 +78,11 @@ class Health:
     async def _metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def _listen(port: int) -> socket.socket:
+    """A socket on all addresses of both families, or of IPv4 where IPv6 is switched off."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("0.0.0.0", port))  # noqa: S104  # the kubelet asks by the pod's address

@@ -37,7 +37,9 @@ def message(situation: Situation, download: DownloadStatus | None) -> str:
     if situation.complete:
         return counts
     doing = {
-        "Pending": "waiting for a node",
+        "Pending": "waiting for a node"
+        if not situation.scheduled
+        else "waiting for the node to pull the image and start the replica",
         "Downloading": f"downloading {situation.source.repo}",
         "Starting": "loading the model",
         "Verifying": "checking that known texts are ranked in the right order",

@@ -17,7 +17,9 @@ DEADLINE_SECONDS: Final = 1.0
 SIZE_LIMIT_BYTES: Final = 64 * 1024
 
 Reason = Annotated[str, Field(pattern=r"^([A-Za-z][A-Za-z0-9]{0,62})?$")]
+# As long as the CRD's status takes them: a longer one would make the whole status unwritable.
 Text = Annotated[str, Field(max_length=256)]
+Word = Annotated[str, Field(max_length=64)]
 Sentence = Annotated[str, Field(max_length=4096)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
@@ -43,14 +45,14 @@ class Download(_Part):
 
 
 class Scoring(_Part):
-    method: Text
-    range: Text
+    method: Word
+    range: Word
 
 
 class Model(_Part):
     """The model as the runtime found it: weights in bytes, context in tokens."""
 
-    family: Text | None = None
+    family: Word | None = None
     architecture: Text | None = None
     parameters: Count | None = None
     weights_bytes: Count | None = None

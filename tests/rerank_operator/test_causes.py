@@ -30,7 +30,13 @@ CASES: list[tuple[str, Pod, str, tuple[str, str] | None]] = [
         "Pending",
         ("Scheduled", "PersistentVolumeClaimNotFound"),
     ),
-    ("image not there yet", pod(fetch=waiting("PodInitializing")), "Downloading", None),
+    ("image not there yet", pod(fetch=waiting("PodInitializing")), "Pending", None),
+    (
+        "image not there yet, on a volume",
+        pod(fetch=None, serve=waiting("ContainerCreating")),
+        "Pending",
+        None,
+    ),
     (
         "image missing",
         pod(fetch=waiting("ErrImagePull", "x")),
@@ -81,7 +87,7 @@ CASES: list[tuple[str, Pod, str, tuple[str, str] | None]] = [
         ("Downloaded", "RepositoryGated"),
     ),
     ("downloaded", pod(fetch=DONE), "Starting", None),
-    ("no download at all", pod(fetch=None), "Starting", None),
+    ("no download at all", pod(fetch=None, serve=RUNNING), "Starting", None),
     ("loading", pod(fetch=DONE, serve=RUNNING, report=report("Starting")), "Starting", None),
     (
         "not a reranker",

@@ -108,6 +108,7 @@ async def test_nobody_there(serve: Any, poller: Poller) -> None:
         b'{"phase": "Downloading", "download": {"bytes": -1, "totalBytes": 2}}',
         b'{"phase": "Ready", "source": {"repo": "o/n", "revision": "main"}}',
         json.dumps({"phase": "Failed", "message": "x" * 5000}).encode(),
+        json.dumps({"phase": "Ready", "model": {"family": "x" * 65}}).encode(),
         b"[" * 60_000,
     ],
 )

@@ -29,6 +29,12 @@ CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
         (F, U, F, U, F, F),
         "Unschedulable",
     ),
+    "pulling the image": (
+        situation(pod(fetch=Container(waiting_reason="PodInitializing"))),
+        "Pending",
+        (T, U, F, U, T, F),
+        "Waiting",
+    ),
     "downloading": (situation(pod()), "Downloading", (T, F, F, U, T, F), "Downloading"),
     "gated": (situation(pod(fetch=GATED)), "Failed", (T, F, F, U, F, F), "RepositoryGated"),
     "starting": (situation(pod(fetch=DONE, serve=RUNNING)), "Starting", (T, T, F, U, T, F), "Starting"),
