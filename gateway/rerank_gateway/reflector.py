@@ -136,7 +136,7 @@ class Reflector:
                 self._version = None
                 failures += 1
                 _log.info("watch_expired", watch=self.name)
-            except (aiohttp.ClientError, RefusedError, OSError, TimeoutError, ValueError, KeyError) as error:
+            except (aiohttp.ClientError, RefusedError, OSError, ValueError, KeyError, TypeError) as error:
                 failures += 1
                 _log.warning("watch_failed", watch=self.name, failures=failures, reason=_reason(error))
             pause = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS)) - 1]
@@ -154,7 +154,7 @@ class Reflector:
             ) as response:
                 await _check(response)
                 page = orjson.loads(await response.read())
-            for body in page["items"]:
+            for body in page["items"] or ():  # Go writes an empty list as null now and then
                 record = self._parse(body)
                 if record is not None:
                     found.append(record)

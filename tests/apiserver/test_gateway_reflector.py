@@ -20,12 +20,12 @@ _RIGHTS = [
     {
         "apiGroups": ["rerank.dev"],
         "resources": ["apikeys", "modeldeployments"],
-        "verbs": ["get", "list", "watch"],
+        "verbs": ["list", "watch"],
     },
     {
         "apiGroups": ["discovery.k8s.io"],
         "resources": ["endpointslices"],
-        "verbs": ["get", "list", "watch"],
+        "verbs": ["list", "watch"],
     },
 ]
 
