@@ -14,7 +14,7 @@ def phase(situation: Situation) -> Phase:
         return "Idle"
     if situation.complete:
         return "Ready"
-    if situation.serving:
+    if situation.serving and (situation.serving < situation.wanted or situation.cause is not None):
         return "Degraded"
     if situation.cause is not None:
         # Waiting for a node is no failure: capacity comes and goes.
@@ -25,7 +25,7 @@ def phase(situation: Situation) -> Phase:
 def message(situation: Situation, download: DownloadStatus | None) -> str:
     """What is going on, and what to do about it where something is wrong."""
     name = situation.model.metadata.name
-    counts = f"{situation.ready} of {situation.wanted} replicas serve"
+    counts = _counts(situation)
     blocked = situation.obstacle or situation.cause
     if blocked is not None:
         sentence = blocked.message
@@ -35,7 +35,7 @@ def message(situation: Situation, download: DownloadStatus | None) -> str:
     if situation.wanted == 0:
         return f"scaled to zero; `kubectl scale md {name} --replicas=1` starts it"
     if situation.complete:
-        return counts
+        return f"{situation.ready} of {situation.wanted} replicas serve"
     doing = {
         "Pending": "waiting for a node"
         if not situation.scheduled
@@ -48,6 +48,16 @@ def message(situation: Situation, download: DownloadStatus | None) -> str:
     if situation.step == "Downloading" and download is not None:
         doing += f": {_progress(download)}"
     return f"{counts}; {doing}" if situation.serving else doing
+
+
+def _counts(situation: Situation) -> str:
+    earlier = situation.serving - situation.ready
+    if not earlier:
+        return f"{situation.ready} of {situation.wanted} replicas serve"
+    return (
+        f"{situation.ready} of {situation.wanted} replicas of the newest revision are ready,"
+        f" {earlier} of an earlier one serve{'s' if earlier == 1 else ''}"
+    )
 
 
 def _progress(download: DownloadStatus) -> str:

@@ -40,7 +40,7 @@ def model_status(situation: Situation, *, gateway_url: str, now: datetime) -> Mo
         ),
         replicas=situation.existing,
         ready_replicas=situation.serving,
-        ready=f"{situation.ready}/{situation.wanted}",
+        ready=f"{situation.serving}/{situation.wanted}",
         selector=f"{names.MODEL_LABEL}={situation.model.metadata.name}",
         model=_model(situation),
         download=download,

@@ -71,9 +71,15 @@ CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
     ),
     "rolling out over an old one that serves": (
         situation(serving("old", template="older"), pod("new")),
-        "Degraded",
+        "Downloading",
         (T, F, T, U, T, F),
         "RollingOut",
+    ),
+    "the new one fails over an old one that serves": (
+        situation(serving("old", template="older"), pod("new", fetch=GATED)),
+        "Degraded",
+        (T, F, T, U, F, F),
+        "RepositoryGated",
     ),
     "an old one fails, the new one is fresh": (
         situation(pod("old", template="older", fetch=GATED), pod("new", scheduled=False)),
@@ -227,3 +233,26 @@ def told(before: str, after: str) -> list[Notice]:
 )
 def test_each_transition_is_told_once(before: str, after: str, wanted: list[tuple[str, str]]) -> None:
     assert [(notice.type, notice.reason) for notice in told(before, after)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("case", "sentence", "ready"),
+    [
+        ("ready", "1 of 1 replicas serve", "1/1"),
+        ("one of two", "1 of 2 replicas serve; downloading org/name", "1/2"),
+        (
+            "rolling out over an old one that serves",
+            (
+                "0 of 1 replicas of the newest revision are ready, 1 of an earlier one serves;"
+                " downloading org/name"
+            ),
+            "1/1",
+        ),
+        ("gated", "ask for access", "0/1"),
+        ("scaled to zero", "scaled to zero; `kubectl scale md minilm --replicas=1` starts it", "0/0"),
+        ("name taken while it serves", "1 of 1 replicas serve; Service rerank-minilm exists", "1/1"),
+    ],
+)
+def test_the_sentence_for_people(case: str, sentence: str, ready: str) -> None:
+    found = status.model_status(CASES[case][0], gateway_url="http://g", now=NOW)
+    assert (found.message, found.ready) == (sentence, ready)
