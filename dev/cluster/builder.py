@@ -6,6 +6,7 @@ Results stand in one OCI layout folder in the cache, uncompressed, each layer on
 import json
 import os
 import platform
+import shutil
 import ssl
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from dev.cluster.commands import run, succeeds
 from dev.cluster.dockerfile import mounted_stages, with_mounted_images
 from dev.cluster.errors import ClusterError
 from dev.cluster.images import stage_key
+from dev.cluster.leftovers import unmount_below
 from dev.cluster.oci import Image, read_layout
 from dev.cluster.paths import SOURCE, cache_dir
 from dev.cluster.progress import say
@@ -89,6 +91,12 @@ class Builder:
             self._prune()
             say("images", f"built {target} in {time.monotonic() - started:.0f} s")
         return read_layout(self.layout, name)
+
+    def release(self) -> None:
+        """Remove what buildah keeps outside of the cache: mounts, and its folder under /run. Idempotent."""
+        unmount_below(self.folder)
+        unmount_below(self._run)
+        shutil.rmtree(self._run.parent, ignore_errors=True)
 
     def _exported(self, name: str) -> bool:
         try:

@@ -114,7 +114,7 @@ class NativeCluster:
         require_root()
         with locked("images"), locked("cluster"):
             self._clear()
-            leftovers.unmount_below(Builder.in_cache().folder)
+            Builder.in_cache().release()
         say("cluster", "down")
 
     def purge(self) -> None:
