@@ -68,7 +68,8 @@ RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
 FROM vllm-cpu AS runtime-cpu
 ENV VLLM_CACHE_ROOT=/opt/rerank/vllm-cache
 COPY runtime/image/model_infos.py /build/
-RUN VLLM_CPU_KVCACHE_SPACE=1 python /build/model_infos.py
+# vLLM writes them for their owner alone; a pod is somebody else.
+RUN VLLM_CPU_KVCACHE_SPACE=1 python /build/model_infos.py && chmod -R a+rX "${VLLM_CACHE_ROOT}"
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     /opt/tools/bin/uv pip install --no-deps --offline /wheel/*.whl \
