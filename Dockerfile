@@ -66,7 +66,7 @@ RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     && python -c 'import torch, vllm.platforms.cpu as cpu; cpu.CpuPlatform.import_kernels(); torch.ops._C.init_cpu_memory_env'
 
 FROM vllm-cpu AS runtime-cpu
-ENV VLLM_CACHE_ROOT=/opt/rerank/vllm-cache
+ENV RERANK_DEVICE=cpu VLLM_CACHE_ROOT=/opt/rerank/vllm-cache
 COPY runtime/image/model_infos.py /build/
 # vLLM writes them for their owner alone; a pod is somebody else.
 RUN VLLM_CPU_KVCACHE_SPACE=1 python /build/model_infos.py && chmod -R a+rX "${VLLM_CACHE_ROOT}"
@@ -81,7 +81,7 @@ ENTRYPOINT ["rerank-runtime"]
 # --- runtime-cuda ---------------------------------------------------------------------------------------------------
 # vLLM's own image of the same version. Everything that the runtime imports is there already.
 FROM ${VLLM_IMAGE} AS runtime-cuda
-ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV RERANK_DEVICE=cuda HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \

@@ -15,6 +15,8 @@ GRACE_SECONDS = 150
 # Downloading and loading takes long; past this the Deployment says that it makes no progress, and goes on.
 PROGRESS_DEADLINE_SECONDS = 1800
 
+_REQUESTED_CORES = {"containerName": SERVE, "resource": "requests.cpu"}
+
 
 @dataclass(frozen=True, slots=True)
 class PodSettings:
@@ -136,12 +138,13 @@ def _serve(model: ModelDeployment, *, source: Source, settings: PodSettings) -> 
             source.directory,
             f"--name={model.metadata.name}",
             f"--method={model.spec.scoring.method}",
-            f"--device={'cuda' if model.spec.resources.gpu.count else 'cpu'}",
         ],
         "env": [
             {"name": "HOME", "value": "/tmp"},  # noqa: S108  # the pod's own volume
             {"name": "HF_HUB_OFFLINE", "value": "1"},
             {"name": "RERANK_BACKEND_TOKEN_SHA256", "value": settings.token_hash},
+            # Threads for the cores that were asked for, rounded up, instead of for all of the node's.
+            {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": _REQUESTED_CORES}},
         ],
         "ports": [
             _port(names.HTTP_PORT_NAME, names.HTTP_PORT),
