@@ -25,7 +25,9 @@ Directory = Annotated[Path, typer.Argument(help="The model's directory.")]
 MethodOption = Annotated[
     Method, typer.Option("--method", help="How pairs are scored: Auto, CrossEncoder or Cosine.")
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", envvar="RERANK_DEVICE", help="What the model runs on: cpu or cuda.")]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", envvar="RERANK_DEVICE", help="What the model runs on: cpu or cuda.")
+]
 StatusPort = Annotated[int, typer.Option(help="Port of /livez, /readyz, /status and /drain.")]
 
 

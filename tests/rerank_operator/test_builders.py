@@ -102,7 +102,7 @@ def test_the_serving_container_gets_neither_token_nor_hub() -> None:
     built = deployment(of, source=source_of(of, hub_endpoint=None), settings=SETTINGS)
     (serve,) = built["spec"]["template"]["spec"]["containers"]
     names = {variable["name"] for variable in serve["env"]}
-    assert names == {"HOME", "HF_HUB_OFFLINE", "RERANK_BACKEND_TOKEN_SHA256"}
+    assert names == {"HOME", "HF_HUB_OFFLINE", "RERANK_BACKEND_TOKEN_SHA256", "OMP_NUM_THREADS"}
     assert built["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
 
 

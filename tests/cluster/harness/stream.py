@@ -43,7 +43,7 @@ class SteadyStream:
         headers: Mapping[str, str],
         body: bytes,
         threads: int = 4,
-        pause: float = 0.2,
+        pause: float = 0.8,
     ) -> None:
         """Prepare the stream; entering the block starts it.
 
