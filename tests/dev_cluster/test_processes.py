@@ -69,10 +69,21 @@ def test_a_pid_file_cut_short_counts_as_none(layout: Layout) -> None:
 
 
 def test_what_ended_is_reported_with_its_last_words(layout: Layout) -> None:
-    processes.ensure(layout, Component("loud", (sys.executable, "-c", "print('no such disk')")))
-    wait_until("its end", lambda: not processes.running(layout, "loud"), seconds=20)
+    go = layout.root / "go"
+    program = f"import pathlib\nwhile not pathlib.Path({str(go)!r}).exists(): pass\nprint('no such disk')"
+    processes.ensure(layout, Component("loud", (sys.executable, "-c", program)))
+    go.touch()
+    wait_until("its end", lambda: not processes.running(layout, "loud"), seconds=60)
     with pytest.raises(ClusterError, match=r"(?s)loud ended.*no such disk"):
         processes.require(layout, "loud")
+
+
+def test_what_ends_before_it_can_be_recorded_is_reported_too(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "start_time", lambda _pid: None)
+    with pytest.raises(ClusterError, match=r"brief ended at once"):
+        processes.ensure(layout, Component("brief", (sys.executable, "-c", "")))
 
 
 def test_one_that_ignores_the_polite_signal_is_killed(
@@ -84,7 +95,7 @@ def test_one_that_ignores_the_polite_signal_is_killed(
     )
     processes.ensure(layout, Component("stubborn", (sys.executable, "-c", stubborn)))
     log = processes.log_file(layout, "stubborn")
-    wait_until("its handler", lambda: log.read_text() == "on\n", seconds=20)
+    wait_until("its handler", lambda: log.read_text() == "on\n", seconds=60)
     was = record(layout, "stubborn")
     processes.stop(layout, "stubborn")
     assert not was.alive()
