@@ -17,7 +17,7 @@ from rerank_api.model_deployment import ModelDeployment
 from rerank_operator import cluster
 from rerank_operator.conditions import CALM
 
-_NOTE_LIMIT: Final = 1000  # the API server takes 1024 bytes; notes are mostly ASCII
+_NOTE_LIMIT_BYTES: Final = 1024  # k8s.io/kubernetes/pkg/apis/core/validation, NoteLengthLimit
 _REPEAT_SECONDS: Final = 600.0
 _REMEMBERED: Final = 4096
 
@@ -102,7 +102,7 @@ def _event(resource: ModelDeployment | APIKey, notice: Notice, *, instance: str)
         "action": "Reconcile",
         "type": notice.type,
         "reason": notice.reason,
-        "note": notice.note[:_NOTE_LIMIT],
+        "note": notice.note.encode()[:_NOTE_LIMIT_BYTES].decode(errors="ignore"),
         "regarding": {
             "apiVersion": names.API_VERSION,
             "kind": resource.kind,

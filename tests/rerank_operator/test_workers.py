@@ -1,0 +1,118 @@
+"""What becomes of a look: done, again later, again at once, or with growing patience."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rerank_operator import workers
+from rerank_operator.cluster import ApiError, Cluster, NotLeaderError, Object, Resource
+from rerank_operator.handlers import API_KEY, MODEL, Key
+from rerank_operator.health import Metrics
+from rerank_operator.queue import KeyedQueue
+
+KEY: Key = (MODEL, "team", "minilm")
+
+
+class Queue(KeyedQueue[Key]):
+    """Remembers what was asked of it instead of waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str | tuple[str, float]] = []
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        self.asked.append(("later", round(seconds, 1)))
+
+    def retry(self, key: Key) -> float:
+        self.asked.append("retry")
+        return 1.0
+
+    def forget(self, key: Key) -> None:
+        self.asked.append("forget")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "result", "asked"),
+    [
+        (None, "ok", ["forget"]),
+        (2.0, "ok", ["forget", ("later", 2.0)]),
+        (ApiError(409, "Conflict", ""), "conflict", [("later", workers.CONFLICT_SECONDS)]),
+        (ApiError(0, "Unreachable", ""), "error", ["retry"]),
+        (ApiError(500, "InternalError", ""), "error", ["retry"]),
+        (ApiError(403, "Forbidden", "", causes=frozenset({"NamespaceTerminating"})), "ending", []),
+        (NotLeaderError(), "not-leader", []),
+        (RuntimeError("a fault of ours"), "error", ["retry"]),
+    ],
+)
+async def test_what_becomes_of_a_look(
+    outcome: float | Exception | None, result: str, asked: list[str | tuple[str, float]]
+) -> None:
+    async def look(namespace: str, name: str) -> float | None:
+        assert (namespace, name) == KEY[1:]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    queue = Queue()
+    assert await workers._look(queue, KEY, look) == result
+    assert queue.asked == asked
+
+
+async def test_a_look_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "LOOK_DEADLINE_SECONDS", 0.01)
+
+    async def look(namespace: str, name: str) -> float | None:
+        await asyncio.Event().wait()
+        return None
+
+    queue = Queue()
+    assert await workers._look(queue, KEY, look) == "error"
+    assert queue.asked == ["retry"]
+
+
+async def test_a_worker_goes_on_after_a_failure() -> None:
+    queue: KeyedQueue[Key] = KeyedQueue()
+    looked: list[str] = []
+    done = asyncio.Event()
+
+    async def look(namespace: str, name: str) -> float | None:
+        looked.append(name)
+        if name == "broken":
+            raise RuntimeError("a fault of ours")
+        done.set()
+        return None
+
+    worker = asyncio.create_task(workers.work(queue, {MODEL: look}, Metrics()))
+    queue.add((MODEL, "team", "broken"))
+    queue.add((MODEL, "team", "sound"))
+    await asyncio.wait_for(done.wait(), 2)
+    assert looked == ["broken", "sound"]
+    worker.cancel()
+    await asyncio.gather(worker, return_exceptions=True)
+
+
+class Lists(Cluster):
+    """Knows one resource of each kind, and fails the first time."""
+
+    failures = 1
+
+    async def pages(
+        self, resource: Resource, namespace: str | None, *, labels: str = ""
+    ) -> AsyncIterator[Object]:
+        if self.failures:
+            self.failures -= 1
+            raise ApiError(0, "Unreachable", "")
+        yield {"metadata": {"namespace": namespace or "team", "name": resource.plural}}
+
+
+async def test_the_resync_has_everything_looked_at_and_survives_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "RESYNC_SECONDS", 0.01)
+    queue: KeyedQueue[Key] = KeyedQueue()
+    task = asyncio.create_task(workers.resync(Lists(api=None), queue, ()))  # type: ignore[arg-type]
+    found = {await asyncio.wait_for(queue.take(), 2) for _ in range(2)}
+    assert found == {(MODEL, "team", "modeldeployments"), (API_KEY, "team", "apikeys")}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
