@@ -26,16 +26,17 @@ def scale(cluster: Cluster, replicas: int) -> None:
 def wait_serving(cluster: Cluster, replicas: int) -> set[str]:
     """Wait until so many pods, and no others, are endpoints and stand in the status; return them."""
 
-    def settled() -> set[str] | None:
+    def settled() -> tuple[set[str]] | None:  # a tuple: no endpoints at all is an answer too
         addresses = cluster.ready_endpoints_of(MODEL, NAMESPACE)
         pods = {pod["status"]["podIP"] for pod in cluster.ready_pods_of(MODEL, NAMESPACE)}
         found = cluster.model(MODEL, NAMESPACE)
         shown = ((found or {}).get("status") or {}).get("ready")
         as_asked = (len(addresses), shown, addresses) == (replicas, f"{replicas}/{replicas}", pods)
-        return addresses if as_asked else None
+        return (addresses,) if as_asked else None
 
     what = f"{replicas} replicas serve"
-    return wait_for(what, settled, seconds=START_SECONDS, story=cluster.story(NAMESPACE))
+    (addresses,) = wait_for(what, settled, seconds=START_SECONDS, story=cluster.story(NAMESPACE))
+    return addresses
 
 
 @pytest.fixture(scope="module")
