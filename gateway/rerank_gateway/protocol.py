@@ -5,6 +5,7 @@ plain text, and takes the body of a request that offers an upgrade for the next 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
@@ -12,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from rerank_gateway import errors, head
 from rerank_gateway.errors import ApiError
+from rerank_gateway.exchange import CLIENT
 
 HEAD_SECONDS: Final = 10.0
 # Longer than the 60 s after which common load balancers and client pools drop an idle connection, so that
@@ -20,8 +22,12 @@ IDLE_SECONDS: Final = 75
 
 
 class Connection(HttpToolsProtocol):
-    """One client connection. A head has `HEAD_SECONDS` from the connection's or its own first byte."""
+    """One client connection. A head has `HEAD_SECONDS` from the connection's or its own first byte.
 
+    It is the `exchange.Client` of the requests that come over it.
+    """
+
+    on_gone: Callable[[], None] | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
@@ -35,6 +41,11 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         super().connection_lost(exc)
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def body_is_here(self) -> bool:
+        return not self.cycle.more_body
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -76,6 +87,7 @@ class Connection(HttpToolsProtocol):
         if not self._replaying:
             self._in_head = True
             super().on_message_begin()
+            self.scope["extensions"] = {CLIENT: self}  # type: ignore[dict-item] # ASGI wants plain data
 
     def on_url(self, url: bytes) -> None:
         if not self._replaying:
