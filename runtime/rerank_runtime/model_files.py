@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rerank_runtime import safetensors_header
@@ -137,10 +137,11 @@ def _modules(path: Path) -> tuple[dict[str, Any], ...] | None:
 def _pooling(directory: Path, modules: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     for module in modules:
         if str(module.get("type", "")).endswith(".Pooling"):
-            path = directory / str(module.get("path", "")) / "config.json"
-            if not path.resolve().is_relative_to(directory.resolve()):
+            path = PurePosixPath(str(module.get("path", "")))
+            # By name alone: in a hub's cache every file is a link to elsewhere.
+            if path.is_absolute() or ".." in path.parts:
                 raise Failure(Reason.FILE_MISSING, "modules.json points outside the model's directory.")
-            return _json(path) or {}
+            return _json(directory / path / "config.json") or {}
     return {}
 
 

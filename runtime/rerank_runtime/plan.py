@@ -97,9 +97,8 @@ SUPPORTED = tuple(name for f in _FAMILIES for name in (f.cross_encoder, f.embedd
 # vLLM's attention on CPU takes heads in multiples of this; with others it starts, and the first request kills
 # it.
 _CPU_HEAD_MULTIPLE = 32
-# vLLM with its three processes, before any weights: 2.0 GiB measured on CPU, and 1 GiB that it sets aside for
-# caches.
-_CPU_BASE_BYTES = 3 * 2**30
+# What vLLM's three processes hold before any weights, as measured: with less the kernel is sure to kill them.
+_CPU_BASE_BYTES = 2 * 2**30
 _GIB = 2**30
 # Larger numbers in tokenizer_config.json mean "no limit" (transformers writes 1e30).
 _NO_LENGTH_LIMIT = 1_000_000

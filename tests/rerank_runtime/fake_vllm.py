@@ -5,7 +5,7 @@ Behaves as vLLM 0.32.0 does, or as FAKE_VLLM (JSON) says:
     scores: good | inverted | constant | nan     what /v1/rerank answers
     routes: classify | embed                     which other route exists
     extra_tokens: N                              added to usage.prompt_tokens
-    delay: seconds                               before each answer of /v1/rerank
+    delay: seconds                               before each answer to a query that begins with "slow"
     die: text                                    printed as the last line before exit code 1, at start
     deaf: true                                   never listens
 Written to FAKE_VLLM_RECORD: process id, command line and environment.
@@ -62,7 +62,7 @@ def scores(query: str, documents: list[str]) -> list[float]:
 
 async def rerank(request: Request) -> Response:
     body = await request.json()
-    if BEHAVIOUR.get("delay"):
+    if BEHAVIOUR.get("delay") and body["query"].startswith("slow"):
         await asyncio.sleep(BEHAVIOUR["delay"])
     if BEHAVIOUR.get("scores") == "nan":
         error = {

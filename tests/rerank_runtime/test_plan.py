@@ -173,7 +173,7 @@ def _without(key: str) -> dict[str, Any]:
             cross_encoder(parameters=568_000_000),
             Options(memory_limit=4 * 2**30),
             Reason.ENGINE_OUT_OF_MEMORY,
-            "set resources.memory: 6Gi",
+            "set resources.memory: 5Gi",
         ),
     ],
 )

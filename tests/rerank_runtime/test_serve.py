@@ -40,7 +40,7 @@ class Pod:
             return response.status, (await response.json() if path == "/status" else await response.text())
 
     async def rerank(self, documents: int = 2, **headers: str) -> aiohttp.ClientResponse:
-        body = {"model": "m", "query": "panda bear", "documents": ["a panda bear"] * documents}
+        body = {"model": "m", "query": "slow panda bear", "documents": ["a panda bear"] * documents}
         url = f"http://127.0.0.1:{self.settings.port}/v1/rerank"
         response = await self.session.post(url, json=body, headers=headers)
         await response.read()
@@ -200,7 +200,6 @@ async def test_an_engine_that_dies_at_start_is_explained(start: Start, fake_vllm
 
 
 async def test_an_engine_that_is_killed_ends_the_container(start: Start, fake_vllm: FakeVllm) -> None:
-    fake_vllm.behave(delay=0.01)
     pod = await start()
     await pod.phase("Ready")
     os.kill(fake_vllm.seen["pid"], signal.SIGKILL)
