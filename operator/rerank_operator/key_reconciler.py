@@ -98,8 +98,6 @@ def _handed_out(key: APIKey) -> str:
 
 def _refusal(key: APIKey, error: cluster.ApiError) -> Verdict | None:
     """Why no Secret could be written, where trying again at once is of no use."""
-    if error.ending:
-        return None
     if error.conflict or error.status == 422:
         reason = "SecretNameTaken"
         message = (

@@ -84,13 +84,22 @@ async def test_an_endless_answer_is_cut_off(serve: Any, poller: Poller) -> None:
 
 
 async def test_no_redirect_is_followed(serve: Any, poller: Poller) -> None:
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(
-            status=302, headers={"Location": f"http://{ADDRESS}:{names.STATUS_PORT}/elsewhere"}
-        )
+    async def answer(request: web.Request) -> web.Response:
+        if "again" in request.query:
+            return web.json_response({"phase": "Ready"})
+        return web.Response(status=302, headers={"Location": "/status?again=1"})
 
     await serve(answer)
     assert await poller.ask(ADDRESS) is None
+
+
+@pytest.mark.parametrize(("padding", "read"), [(0, True), (pod_status.SIZE_LIMIT_BYTES, False)])
+async def test_a_long_answer_is_not_read(serve: Any, poller: Poller, padding: int, read: bool) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b'{"phase": "Ready"}' + b" " * padding)
+
+    await serve(answer)
+    assert (await poller.ask(ADDRESS) is not None) is read
 
 
 async def test_nobody_there(serve: Any, poller: Poller) -> None:

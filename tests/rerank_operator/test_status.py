@@ -93,6 +93,12 @@ CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
         (T, T, T, T, T, T),
         "Ready",
     ),
+    "the only one is being deleted": (
+        situation(serving(deleting=True)),
+        "Pending",
+        (U, U, F, U, T, F),
+        "Waiting",
+    ),
     "scaled to zero": (situation(of=model(replicas=0)), "Idle", (U, U, F, U, T, F), "ScaledToZero"),
     "name taken": (situation(obstacle=TAKEN), "Failed", (U, U, F, U, F, F), "NameTaken"),
     "name taken while it serves": (
