@@ -23,32 +23,27 @@ def scale(cluster: Cluster, replicas: int) -> None:
     cluster.kubectl("scale", "md", MODEL, f"--namespace={NAMESPACE}", f"--replicas={replicas}")
 
 
-def wait_serving(cluster: Cluster, replicas: int) -> set[str]:
-    """Wait until so many pods, and no others, are endpoints and stand in the status; return them."""
+def wait_serving(cluster: Cluster, replicas: int) -> None:
+    """Wait until so many pods, and no others, are endpoints and stand in the status."""
 
-    def settled() -> tuple[set[str]] | None:  # a tuple: no endpoints at all is an answer too
+    def settled() -> bool:
         addresses = cluster.ready_endpoints_of(MODEL, NAMESPACE)
         pods = {pod["status"]["podIP"] for pod in cluster.ready_pods_of(MODEL, NAMESPACE)}
         found = cluster.model(MODEL, NAMESPACE)
         shown = ((found or {}).get("status") or {}).get("ready")
-        as_asked = (len(addresses), shown, addresses) == (replicas, f"{replicas}/{replicas}", pods)
-        return (addresses,) if as_asked else None
+        return addresses == pods and (len(pods), shown) == (replicas, f"{replicas}/{replicas}")
 
-    what = f"{replicas} replicas serve"
-    (addresses,) = wait_for(what, settled, seconds=START_SECONDS, story=cluster.story(NAMESPACE))
-    return addresses
+    wait_for(f"{replicas} replicas serve", settled, seconds=START_SECONDS, story=cluster.story(NAMESPACE))
 
 
 @pytest.fixture(scope="module")
-def two_replicas(cluster: Cluster, tutorial: Tutorial) -> set[str]:
+def two_replicas(cluster: Cluster, tutorial: Tutorial) -> None:
     """The example's model, scaled to two."""
     scale(cluster, 2)
-    return wait_serving(cluster, 2)
+    wait_serving(cluster, 2)
 
 
-def test_scaled_to_two(
-    cluster: Cluster, gateway: Gateway, tutorial: Tutorial, two_replicas: set[str]
-) -> None:
+def test_scaled_to_two(cluster: Cluster, gateway: Gateway, tutorial: Tutorial, two_replicas: None) -> None:
     """Both are endpoints, both took the commit that the first one had resolved, and the model answers."""
     found = cluster.model(MODEL, NAMESPACE)
     assert found is not None
@@ -60,7 +55,7 @@ def test_scaled_to_two(
 
 
 def test_a_rolling_update_fails_no_request(
-    cluster: Cluster, gateway: Gateway, tutorial: Tutorial, two_replicas: set[str]
+    cluster: Cluster, gateway: Gateway, tutorial: Tutorial, two_replicas: None
 ) -> None:
     before = {pod["metadata"]["name"] for pod in cluster.ready_pods_of(MODEL, NAMESPACE)}
     stream = SteadyStream(
@@ -89,7 +84,7 @@ def test_a_rolling_update_fails_no_request(
 
 
 def test_scaled_to_zero_and_back(
-    cluster: Cluster, gateway: Gateway, tutorial: Tutorial, two_replicas: set[str]
+    cluster: Cluster, gateway: Gateway, tutorial: Tutorial, two_replicas: None
 ) -> None:
     scale(cluster, 0)
     wait_for(
