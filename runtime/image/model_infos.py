@@ -32,8 +32,6 @@ def main() -> None:
         lazy._save_modelinfo_to_cache(info, digest)  # noqa: SLF001
         if lazy._load_modelinfo_from_cache(digest) is None:  # noqa: SLF001
             raise SystemExit(f"vLLM does not find what was written down about {name}")
-        # vLLM writes for its own user; in a pod another one reads.
-        (lazy._get_cache_dir() / lazy._get_cache_filename()).chmod(0o644)  # noqa: SLF001
 
 
 if __name__ == "__main__":
