@@ -8,7 +8,7 @@ slept through its lease, must not write.
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
@@ -102,7 +102,6 @@ class Cluster:
     api: client.ApiClient
     may_write: Callable[[], bool] = lambda: True
     on_write: Callable[[str], None] = lambda _plural: None
-    _headers: Mapping[str, str] = field(default_factory=lambda: {"Accept": "application/json"})
 
     @classmethod
     async def connect(cls, *, in_cluster: bool) -> Self:

@@ -1,6 +1,6 @@
 """One look at one ModelDeployment: observe, decide, act, report. Called by the workers of `main`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,7 +15,7 @@ from rerank_operator.builders import config_map, deployment, metadata, service
 from rerank_operator.builders.source import source_of
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder, notices
-from rerank_operator.observe import Reports, commit_of, observe
+from rerank_operator.observe import Observed, Reports, commit_of, observe
 from rerank_operator.plan import Plan, plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
 from rerank_operator.situation import Obstacle, Situation, assess, replica_failure
@@ -23,8 +23,8 @@ from rerank_operator.situation import Obstacle, Situation, assess, replica_failu
 POLL_SECONDS: Final = 2.0
 # Something is wrong that takes a person, or the runtime's next try: no hurry to ask again.
 TROUBLED_POLL_SECONDS: Final = 5.0
-# Nothing tells when an obstacle goes away that lies in objects which are not watched.
-OBSTACLE_SECONDS: Final = 15.0
+# No event tells when an obstacle goes away that lies in objects which are not watched, or a pod can be asked.
+UNTOLD_SECONDS: Final = 15.0
 
 _STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus)
 _log = structlog.get_logger()
@@ -38,7 +38,7 @@ class ModelReconciler:
     reports: Reports
     recorder: Recorder
     settings: Settings
-    backend_master: bytes
+    backend_master: bytes = field(repr=False)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """One look. Returns the seconds until the next one is due, None when an event will ask for it.
@@ -81,7 +81,7 @@ class ModelReconciler:
             situation, gateway_url=self.settings.gateway_url, now=datetime.now(UTC)
         )
         await self._report(model, live, wanted_status)
-        return _next_look(situation, unsettled=observed.unsettled)
+        return _next_look(situation, observed)
 
     def _pod_settings(self, namespace: str) -> deployment.PodSettings:
         token = backend_token.token(self.backend_master, namespace)
@@ -98,7 +98,8 @@ class ModelReconciler:
             try:
                 await self.api.apply(step.intent, resource_version=step.resource_version)
             except cluster.ApiError as error:
-                if not error.refused:
+                # 500 is what a failing admission webhook makes of a request: a person has to know.
+                if not error.refused and error.status != 500:
                     raise
                 return Obstacle(f"{step.intent['kind']}Refused", f"{what} was refused: {error.message}")
             _log.info("applied", what=what, namespace=step.intent["metadata"]["namespace"])
@@ -148,7 +149,7 @@ def _in_the_way(planned: Plan) -> Obstacle | None:
     return None
 
 
-def _next_look(situation: Situation, *, unsettled: bool) -> float | None:
-    if unsettled:
+def _next_look(situation: Situation, observed: Observed) -> float | None:
+    if observed.unsettled:
         return POLL_SECONDS if situation.cause is None else TROUBLED_POLL_SECONDS
-    return OBSTACLE_SECONDS if situation.obstacle is not None else None
+    return UNTOLD_SECONDS if situation.obstacle is not None or observed.unreported else None

@@ -31,6 +31,11 @@ class Observed:
         """A replica is on its way, and may have news that no event tells."""
         return any(pod.running and not pod.ready for pod in self.pods)
 
+    @property
+    def unreported(self) -> bool:
+        """A replica serves and has not told what it serves."""
+        return any(pod.running and pod.ready and not _is_final(pod.report) for pod in self.pods)
+
 
 class Asker(Protocol):
     """What observe needs of pod_status.Poller."""

@@ -1,0 +1,174 @@
+"""One look, against a few objects in memory: what is asked, what is written, and that the status comes last.
+
+The API server's own behaviour is not played here: tests/apiserver has the real one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_operator.cluster import ApiError, Cluster, Object, Resource
+from rerank_operator.config import Settings
+from rerank_operator.events import Recorder
+from rerank_operator.model_reconciler import ModelReconciler
+from rerank_operator.observe import Reports
+from rerank_operator.pod_status import Report
+from tests.rerank_operator.samples import report
+
+SETTINGS = Settings(
+    namespace="rerank-system",
+    pod_name="rerank-operator-0",
+    watch_namespaces=(),
+    runtime_image_cpu="cpu",
+    runtime_image_cuda="cuda",
+    image_pull_policy="IfNotPresent",
+    hub_endpoint=None,
+    gateway_url="http://g",
+    backend_token_file=Path("/master"),
+    backend_token_secret="s",
+    lease_name="l",
+)
+
+
+class Objects(Cluster):
+    """Holds objects by kind; remembers writes in their order; may refuse a kind."""
+
+    def __init__(self, *objects: Object, pods: list[Object] | None = None) -> None:
+        super().__init__(api=None)  # type: ignore[arg-type]  # nothing is connected
+        self.objects = {body["kind"]: body for body in objects}
+        self.pods = pods or []
+        self.refusals: dict[str, ApiError] = {}
+        self.writes: list[str] = []
+        self.status: Object = {}
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        return self.objects.get(resource.kind)
+
+    async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> list[Object]:
+        assert labels == "rerank.dev/model=minilm"
+        return self.pods
+
+    async def apply(self, intent: Object, *, resource_version: str | None) -> Object:
+        if intent["kind"] in self.refusals:
+            raise self.refusals[intent["kind"]]
+        self.writes.append(intent["kind"])
+        return intent
+
+    async def apply_status(self, resource: Resource, live: Object, status: Object) -> Object:
+        self.writes.append("status")
+        self.status = status
+        return live
+
+    async def create_event(self, event: Object) -> None:
+        self.writes.append(f"event {event['reason']}")
+
+
+class Pods:
+    """What the pods answer."""
+
+    def __init__(self, answer: Report | None = None) -> None:
+        self.answer = answer
+
+    async def ask(self, ip: str) -> Report | None:
+        return self.answer
+
+
+def resource(**changes: Any) -> Object:
+    return {
+        "apiVersion": "rerank.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {
+            "name": "minilm",
+            "namespace": "team",
+            "uid": "u",
+            "generation": 1,
+            "resourceVersion": "1",
+            **changes.pop("metadata", {}),
+        },
+        "spec": {"model": {"huggingFace": {"repo": "org/name"}}, **changes},
+    }
+
+
+def ready_pod(template: str = "") -> Object:
+    return {
+        "metadata": {
+            "name": "p",
+            "uid": "p",
+            "annotations": {"rerank.dev/template": template},
+            "ownerReferences": [{"controller": True, "kind": "ReplicaSet", "name": "rerank-minilm-1"}],
+        },
+        "spec": {"initContainers": [{"name": "fetch"}]},
+        "status": {
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
+            "initContainerStatuses": [{"name": "fetch", "state": {"terminated": {"exitCode": 0}}}],
+            "containerStatuses": [{"name": "serve", "state": {"running": {}}}],
+        },
+    }
+
+
+def reconciler(api: Objects, answer: Report | None = None) -> ModelReconciler:
+    return ModelReconciler(
+        api=api,
+        reports=Reports(asker=Pods(answer)),
+        recorder=Recorder(api=api, instance="i"),
+        settings=SETTINGS,
+        backend_master=b"m" * 32,
+    )
+
+
+async def look(api: Objects, answer: Report | None = None) -> float | None:
+    return await reconciler(api, answer).reconcile("team", "minilm")
+
+
+async def test_children_first_then_the_status() -> None:
+    api = Objects(resource())
+    assert await look(api) is None
+    assert api.writes == ["ConfigMap", "Service", "Deployment", "status"]
+
+
+@pytest.mark.parametrize("body", [None, resource(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})])
+async def test_nothing_is_done_for_what_goes(body: Object | None) -> None:
+    api = Objects(*([body] if body else []))
+    assert await look(api) is None
+    assert api.writes == []
+
+
+@pytest.mark.parametrize("status", [422, 403, 500])
+async def test_a_refusal_is_told_and_tried_again(status: int) -> None:
+    api = Objects(resource())
+    api.refusals["Deployment"] = ApiError(status, "Refused", "because")
+    assert await look(api) == 15
+    assert api.writes == ["ConfigMap", "Service", "status", "event DeploymentRefused"]
+    assert api.status["phase"] == "Failed"
+    assert api.status["message"] == "Deployment rerank-minilm was refused: because"
+
+
+@pytest.mark.parametrize("status", [0, 409, 429, 503])
+async def test_what_passes_by_itself_is_left_to_the_queue(status: int) -> None:
+    api = Objects(resource())
+    api.refusals["Service"] = ApiError(status, "Later", "")
+    with pytest.raises(ApiError):
+        await look(api)
+    assert api.writes == ["ConfigMap"]
+
+
+async def test_a_resource_of_another_version_is_told() -> None:
+    api = Objects(resource(novelty=True))
+    assert await look(api) is None
+    assert api.writes == ["status"]
+    assert api.status["phase"] == "Failed"
+    assert "novelty" in api.status["message"]
+    (ready,) = api.status["conditions"]
+    assert (ready["status"], ready["reason"]) == ("False", "UnreadableSpec")
+
+
+async def test_a_replica_that_serves_without_telling_is_asked_again() -> None:
+    api = Objects(resource(), pods=[ready_pod()])
+    assert await look(api) == 15
+    assert await look(api, report()) is None
+
+
+async def test_the_master_is_in_no_representation() -> None:
+    assert "mmmm" not in repr(reconciler(Objects()))
