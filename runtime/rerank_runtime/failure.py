@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TypedDict
 
+# Where a person puts the hub's token.
+TOKEN_FIELD = "spec.model.huggingFace.tokenSecretRef"  # noqa: S105 - a field's name
+
 
 class Reason(StrEnum):
     """Machine-readable causes. The operator copies them into conditions, so they are part of the contract."""

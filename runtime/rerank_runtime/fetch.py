@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rerank_runtime import progress, safetensors_header, selection, status_server, termination
-from rerank_runtime.failure import Failure, Reason
+from rerank_runtime.failure import TOKEN_FIELD, Failure, Reason
 from rerank_runtime.status import Download, Phase, Source, Status
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Settings:
 
     @property
     def hub(self) -> str:
-        return self.endpoint or PUBLIC_HUB
+        return (self.endpoint or PUBLIC_HUB).rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,12 @@ def _check(settings: Settings) -> None:
     if address.scheme not in ("http", "https") or not address.netloc:
         raise Failure(
             Reason.INVALID_SOURCE, f"{settings.hub} is no address of a hub: it must begin with https://."
+        )
+    if "@" in address.netloc:
+        # Not repeated here: it would be a secret in a log and in a condition.
+        raise Failure(
+            Reason.INVALID_SOURCE,
+            f"The hub's address must hold no credentials: put a token into the Secret of {TOKEN_FIELD}.",
         )
 
 

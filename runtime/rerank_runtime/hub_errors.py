@@ -15,9 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from rerank_runtime.failure import Failure, Reason
-
-TOKEN_FIELD = "spec.model.huggingFace.tokenSecretRef"  # noqa: S105 - a field's name
+from rerank_runtime.failure import TOKEN_FIELD, Failure, Reason
 
 
 def explain(error: BaseException, *, repo: str, revision: str, hub: str, has_token: bool) -> Failure:

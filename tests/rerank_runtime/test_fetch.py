@@ -195,6 +195,7 @@ async def test_a_damaged_copy_is_fetched_again(hub: Served, tmp_path: Path) -> N
         ("no-slash", {}, (Reason.INVALID_SOURCE, "org/name")),
         ("../etc/passwd", {}, (Reason.INVALID_SOURCE, "org/name")),
         ("demo/word-overlap", {"endpoint": "file:///etc"}, (Reason.INVALID_SOURCE, "https://")),
+        ("demo/word-overlap", {"endpoint": "http://me:pw@hub"}, (Reason.INVALID_SOURCE, "no credentials")),
     ],
 )
 async def test_refusals_name_the_way_out(

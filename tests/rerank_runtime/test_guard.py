@@ -138,18 +138,18 @@ async def test_health_needs_no_token(server: Server) -> None:
     assert await server.ask("GET", "/health") == 200
 
 
-@pytest.mark.parametrize(("method", "path"), [*VLLM_PATHS, *BYPASSES])
-async def test_every_other_path_needs_the_token(server: Server, method: str, path: str) -> None:
-    assert await server.ask(method, path) == 401
-    assert await server.ask(method, path, "wrong") == 401
+async def test_every_other_path_needs_the_token(server: Server) -> None:
+    for token in (None, "wrong", hashlib.sha256(TOKEN.encode()).hexdigest()):
+        answers = {route: await server.ask(*route, token) for route in [*VLLM_PATHS, *BYPASSES]}
+        assert answers == dict.fromkeys(answers, 401)
     assert server.reached == []
 
 
-@pytest.mark.parametrize(("method", "path"), [*VLLM_PATHS, *BYPASSES])
-async def test_the_token_opens_three_paths(server: Server, method: str, path: str) -> None:
-    expected = 200 if (method, path) in ADMITTED else 404
-    assert await server.ask(method, path, TOKEN) == expected
-    assert server.reached == ([path] if expected == 200 else [])
+async def test_the_token_opens_three_paths(server: Server) -> None:
+    answers = {route: await server.ask(*route, TOKEN) for route in [*VLLM_PATHS, *BYPASSES]}
+    assert {route for route, status in answers.items() if status == 200} == ADMITTED
+    assert {status for route, status in answers.items() if route not in ADMITTED} == {404}
+    assert sorted(server.reached) == sorted(path for _, path in ADMITTED)
 
 
 @pytest.mark.parametrize(
