@@ -46,6 +46,9 @@ LINKER_FLAGS = " ".join(
         )
     ]
 )
+# Inlining costs a quarter of the compiler's time. Kubernetes' own code is not where a small cluster
+# spends its time; the libraries below it (encoding, HTTP, gRPC, etcd) keep it.
+COMPILER_FLAGS = tuple(f"-gcflags={packages}=-l" for packages in ("k8s.io/...", "helm.sh/..."))
 ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
@@ -84,7 +87,7 @@ def parse_version(text: str) -> tuple[int, int]:
 
 def content_key(version: str, files: Iterable[Path]) -> str:
     """Return a name for what these files build with this compiler and our flags."""
-    digest = hashlib.sha256(f"{version}\n{LINKER_FLAGS}\n".encode())
+    digest = hashlib.sha256(f"{version}\n{LINKER_FLAGS}\n{COMPILER_FLAGS}\n".encode())
     for path in files:
         digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
@@ -99,7 +102,8 @@ def _build(go: str, folder: Path) -> None:
     total = len(
         run([go, "list", "-deps", *targets], cwd=SOURCE, environment=ENVIRONMENT, seconds=900).split()
     )
-    command = [go, "build", "-v", "-trimpath", "-ldflags", LINKER_FLAGS, "-o", f"{unfinished}/", *targets]
+    flags = ["-v", "-trimpath", "-ldflags", LINKER_FLAGS, *COMPILER_FLAGS]
+    command = [go, "build", *flags, "-o", f"{unfinished}/", *targets]
     _compile(command, total)
     for name in NAMES:
         (unfinished / name).symlink_to("kubernetes")
