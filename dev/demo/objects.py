@@ -53,6 +53,7 @@ def model_of(repo: str) -> dict[str, Any]:
         "metadata": {"name": model_name(repo), "namespace": NAMESPACE},
         "spec": {
             "model": {"huggingFace": {"repo": repo}},
+            "replicas": 1,  # said, so that a model that somebody scaled to zero starts again
             "resources": {"gpu": {"count": 0}, "cpu": "500m"},
         },
     }

@@ -14,6 +14,12 @@ def test_by_default_the_two_example_files() -> None:
     assert (chosen.model_name, chosen.secret_name) == ("minilm", "search-key")
 
 
+@pytest.mark.parametrize("repo", [None, "BAAI/bge-reranker-v2-m3"])
+def test_a_model_that_was_scaled_to_zero_starts_again(repo: str | None) -> None:
+    """Applying it says how many replicas there are to be: a default would leave a 0 of `kubectl scale`."""
+    assert subject(repo).model["spec"]["replicas"] == 1
+
+
 @pytest.mark.parametrize("repo", ["BAAI/bge-reranker-v2-m3", "org/" + "Long.Name_" * 12])
 def test_another_model_gets_a_key_of_its_own(repo: str) -> None:
     chosen = subject(repo)
