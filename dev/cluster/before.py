@@ -53,7 +53,8 @@ def restore(layout: Layout) -> None:
         with suppress(OSError):
             _setting(name).write_text(value)
     for folder in record["absent"]:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not (Path(folder) / "containerd.sock").exists():  # another containerd has come since
+            shutil.rmtree(folder, ignore_errors=True)
     path.unlink()
 
 

@@ -47,7 +47,8 @@ class Containerd:
 
     def start(self) -> None:
         """Start it where it does not run, and wait until it answers."""
-        self.state.mkdir(parents=True, exist_ok=True)
+        self.layout.create()
+        self.state.mkdir(exist_ok=True)
         self.root.mkdir(parents=True, exist_ok=True)
         cni = self.layout.config / "cni"
         cni.mkdir(exist_ok=True)

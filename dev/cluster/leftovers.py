@@ -5,7 +5,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from dev.cluster.commands import run
+from dev.cluster.commands import succeeds
+from dev.cluster.errors import ClusterError
 from dev.cluster.paths import Layout
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -26,9 +27,16 @@ def mounts_below(folder: Path, mountinfo: str) -> list[str]:
 
 
 def unmount_below(folder: Path) -> None:
-    """Unmount everything below the folder. Idempotent."""
-    for point in mounts_below(folder, Path("/proc/self/mountinfo").read_text()):
-        run(["umount", "--lazy", point])
+    """Unmount everything below the folder. Idempotent.
+
+    Raises:
+        ClusterError: something stays mounted. Then nothing there may be deleted: it may be a folder of
+            the host's own, mounted into a pod.
+    """
+    while points := mounts_below(folder, Path("/proc/self/mountinfo").read_text()):
+        # One at a time: with shared parents a mount is listed more than once, and goes at once.
+        if not any(succeeds(["umount", "--lazy", point]) for point in points):
+            raise ClusterError(f"cannot unmount {points[0]}")
 
 
 def remove_cgroups() -> None:
@@ -55,3 +63,6 @@ def remove_state(layout: Layout) -> None:
     """Remove the cluster's folder with everything in it."""
     if layout.root.exists():
         shutil.rmtree(layout.root)
+    if layout.root.parent.name == "rerank-operator":
+        with suppress(OSError):  # the parent goes too, unless somebody keeps something there
+            layout.root.parent.rmdir()
