@@ -22,11 +22,13 @@ $(VENV)/.stamp: requirements/dev.txt
 demo: venv ## a cluster, the chart, the two example files, and the panda ranked first (MODEL=org/name for another model)
 	@$(PY) -m dev.demo $(if $(MODEL),--model $(MODEL))
 
+# What is quick to fail comes first; charts and apiserver need what dev/cluster builds, cluster all of a node.
+FAST := tests/crds tests/dev_cluster tests/dev_demo tests/rerank_api tests/rerank_gateway tests/rerank_operator tests/rerank_runtime
 test: lint ## everything that must hold
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest --durations=25 $(FAST) tests/charts tests/apiserver tests/cluster
 
 test-fast: lint ## what needs no cluster
-	@$(PY) -m pytest tests --ignore=tests/apiserver --ignore=tests/cluster
+	@$(PY) -m pytest $(FAST)
 
 lint: venv ## format, lint, types, import rules
 	@$(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/ruff check --quiet .
