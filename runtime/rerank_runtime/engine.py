@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def command(plan: ServePlan, *, model: Path, name: str, device: Device, host: st
         # Counted per API server process: the guard's count of requests in flight needs exactly one.
         "--api-server-count=1",
     ]
+    if plan.hf_overrides:
+        arguments.append(f"--hf-overrides={json.dumps(plan.hf_overrides)}")
     if device is Device.CPU:
         # Needs no compiler in the image, and gains nothing on encoders of this size.
         arguments.append("--enforce-eager")

@@ -57,6 +57,8 @@ class ServePlan:
     score_range: str
     convert: str
     """vLLM's --convert: `classify` or `embed`."""
+    hf_overrides: dict[str, str]
+    """vLLM's --hf-overrides: what config.json leaves out."""
     dtype: str
     """vLLM's --dtype."""
     context_length: int
@@ -133,6 +135,7 @@ def plan(files: ModelFiles, options: Options) -> ServePlan:
         method=Method.CROSS_ENCODER if cross_encoder else Method.COSINE,
         score_range=score_range,
         convert="classify" if cross_encoder else "embed",
+        hf_overrides=_overrides(files.config, family),
         dtype=_dtype(files.dtype, options.device),
         context_length=_context_length(files, family),
         parameters=files.parameters,
@@ -294,6 +297,13 @@ def _dtype(weights: str, device: Device) -> str:
     if device is Device.CPU:
         return "float32"
     return "bfloat16" if weights == "BF16" else "float16"
+
+
+def _overrides(config: dict[str, Any], family: _Family) -> dict[str, str]:
+    # vLLM's RoBERTa asks for it, and transformers 5 no longer saves it.
+    if family.name == "bert" or "position_embedding_type" in config:
+        return {}
+    return {"position_embedding_type": "absolute"}
 
 
 def _context_length(files: ModelFiles, family: _Family) -> int:

@@ -66,6 +66,7 @@ def serve_plan(method: Method = Method.CROSS_ENCODER, **changes: Any) -> ServePl
         "method": method,
         "score_range": "[0,1]",
         "convert": "classify",
+        "hf_overrides": {},
         "dtype": "float32",
         "context_length": 512,
         "parameters": 1,

@@ -45,3 +45,9 @@ def test_the_engine_s_environment() -> None:
     assert cpu["RERANK_INTERNAL_TOKEN"] == "new"
     assert not {"HF_TOKEN", "VLLM_API_KEY"} & cpu.keys()
     assert "VLLM_CPU_OMP_THREADS_BIND" not in engine.environment({}, device=Device.CUDA, internal_token="new")
+
+
+def test_what_the_configuration_leaves_out_is_told_in_one_argument() -> None:
+    plan = serve_plan(hf_overrides={"position_embedding_type": "absolute"})
+    command = engine.command(plan, model=Path("/m"), name="m", device=Device.CUDA, host="::", port=1)
+    assert command[-1] == '--hf-overrides={"position_embedding_type": "absolute"}'

@@ -53,6 +53,21 @@ def test_plans(files: ModelFiles, options: Options, expected: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (BERT, {}),
+        (XLM_R, {"position_embedding_type": "absolute"}),
+        (ROBERTA_SHORT, {"position_embedding_type": "absolute"}),
+        (XLM_R | {"position_embedding_type": "absolute"}, {}),
+    ],
+)
+def test_what_transformers_5_no_longer_saves_is_told(
+    config: dict[str, Any], expected: dict[str, str]
+) -> None:
+    assert plan(cross_encoder(config), Options()).hf_overrides == expected
+
+
+@pytest.mark.parametrize(
     ("tokenizer", "expected"),
     [
         ({}, 512),
