@@ -85,3 +85,12 @@ def test_a_kill_for_memory_explains_everything_else() -> None:
 
 def test_long_lines_are_cut() -> None:
     assert len(explain([f"ValueError: {'x' * 5000}"], 1).message) < 500
+
+
+def test_warnings_are_no_cause() -> None:
+    warning = (
+        "(APIServer pid=1) WARNING 11-22 20:03:27 [x.py:1] may raise CUDA out of memory on small devices"
+    )
+    assert explain([warning, "ValueError: what it was"], 1).message.endswith(
+        "exit code 1: ValueError: what it was."
+    )

@@ -69,7 +69,7 @@ class Server:
         self.release = asyncio.Event()
         self.release.set()
         self.reached: list[str] = []
-        self.session = aiohttp.ClientSession()
+        self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
 
     async def answer(self, request: Request) -> Response:
         self.reached.append(request.url.path)
