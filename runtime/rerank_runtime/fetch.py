@@ -130,6 +130,10 @@ def _configure_client(directory: Path) -> None:
     os.environ["HF_HUB_DISABLE_XET"] = "1"
     os.environ["HF_HOME"] = str(directory / ".huggingface")
     os.environ.pop("HF_HUB_OFFLINE", None)
+    from huggingface_hub import constants  # noqa: PLC0415 - after its environment is set
+
+    # It writes in steps of 10 MB, in which a slow download seems to stand still for minutes.
+    constants.DOWNLOAD_CHUNK_SIZE = 2**20
 
 
 def _check(settings: Settings) -> None:
