@@ -42,15 +42,20 @@ def up() -> None:
 
 def down() -> None:
     """Remove all of it, and kube-proxy's tables. Idempotent."""
-    for family, table in (("ip", TABLE), *PROXY_TABLES):
-        if succeeds(["nft", "list", "table", family, table]):
-            run(["nft", "delete", "table", family, table])
+    _delete_tables(("ip", TABLE), *PROXY_TABLES)
     if succeeds(["ip", "link", "show", BRIDGE]):
         run(["ip", "link", "delete", BRIDGE])
     for result in CNI_RESULTS.glob(f"{CNI_NETWORK}-*-eth0"):
         sandbox = result.name.removeprefix(f"{CNI_NETWORK}-").removesuffix("-eth0")
         (CNI_RESULTS / f"cni-loopback-{sandbox}-lo").unlink(missing_ok=True)
         result.unlink()
+
+
+def forget_services() -> None:
+    """Remove what an earlier kube-proxy left: the next takes a chain that exists for one that is filled,
+    and a Service whose rules were being replaced when the first one died would refuse connections for ever.
+    """
+    _delete_tables(*PROXY_TABLES)
 
 
 def cni_config(layout: Layout) -> str:
@@ -67,6 +72,12 @@ def cni_config(layout: Layout) -> str:
         },
     }
     return json.dumps({"cniVersion": "0.4.0", "name": CNI_NETWORK, "plugins": [bridge]})
+
+
+def _delete_tables(*tables: tuple[str, str]) -> None:
+    for family, table in tables:
+        if succeeds(["nft", "list", "table", family, table]):
+            run(["nft", "delete", "table", family, table])
 
 
 def _refuse_taken_range() -> None:

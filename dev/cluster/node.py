@@ -1,6 +1,7 @@
 """The node: kubelet, kube-proxy and the cluster's DNS, on the host beside containerd."""
 
 import json
+import socket
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from dev.cluster import network, processes
 from dev.cluster.certificates import Subject
 from dev.cluster.commands import run
 from dev.cluster.containerd import Containerd
-from dev.cluster.control_plane import ControlPlane
+from dev.cluster.control_plane import FIRST_SERVICE, ControlPlane
 from dev.cluster.errors import ClusterError
 from dev.cluster.kubeconfig import write_private
 from dev.cluster.processes import Component
@@ -67,13 +68,16 @@ class Node:
         self._write_kubeconfig("system:coredns", "")
         items = {"apiVersion": "v1", "kind": "List", "items": [DNS_ROLE, DNS_BINDING]}
         started = [
-            processes.ensure(layout, part) for part in (self._kubelet(), self._kube_proxy(), self._coredns())
+            processes.ensure(layout, self._kubelet()),
+            processes.ensure(layout, self._kube_proxy(), before=network.forget_services),
+            processes.ensure(layout, self._coredns()),
         ]
         if any(started):
             say("node", "starting")
             self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(items))
         wait_until("node to be Ready", self._ready, seconds=READY_SECONDS, every=0.3)
         wait_until("DNS to answer", self._dns_ready, seconds=READY_SECONDS)
+        wait_until("Services to be reachable", _services_work, seconds=READY_SECONDS)
         if any(started):
             say("node", f"{NAME} is Ready")
 
@@ -180,6 +184,15 @@ class Node:
         path.write_text(corefile(self._kubeconfig("system:coredns"), resolvers))
         arguments = (f"{self.plane.programs}/coredns", "-conf", str(path))
         return Component("coredns", arguments, configuration=path.read_text())
+
+
+def _services_work() -> bool:
+    """Whether kube-proxy leads to the API server by its Service's address, which every pod uses."""
+    try:
+        socket.create_connection((FIRST_SERVICE, 443), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def corefile(kubeconfig: str, resolvers: str) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,13 +92,21 @@ def running(layout: Layout, name: str) -> bool:
     return record is not None and record.alive()
 
 
-def ensure(layout: Layout, component: Component) -> bool:
-    """Make the component run as described. Return whether it had to be started."""
+def ensure(layout: Layout, component: Component, *, before: Callable[[], None] | None = None) -> bool:
+    """Make the component run as described. Return whether it had to be started.
+
+    Args:
+        layout: where its files are.
+        component: what should run.
+        before: called before a start, when no such process is left.
+    """
     record = read_record(pid_file(layout, component.name))
     if record is not None and record.alive():
         if record.fingerprint == component.fingerprint():
             return False
         stop(layout, component.name)
+    if before is not None:
+        before()
     _start(layout, component)
     return True
 
