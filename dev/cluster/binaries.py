@@ -134,6 +134,7 @@ def _compile(command: list[str], total: int) -> None:
             compiled = sum(1 for line in printed if not line.startswith(("go: ", "#")))
             what = "linking" if compiled >= total - 1 else f"{compiled} of {total} packages"
             say("build", what)
+    process.stderr.close()
     if process.wait() != 0:
         raise ClusterError("the build of the cluster's programs failed:\n" + "".join(printed[-20:]))
 

@@ -144,7 +144,8 @@ def load(containerd: Containerd, image: Image, image_name: str) -> int:
                 _add(archive, name, content)
     except BrokenPipeError:
         pass  # it said why on its output
-    said = process.stdout.read().decode(errors="replace")
+    with process.stdout as output:
+        said = output.read().decode(errors="replace")
     if process.wait() != 0:
         raise ClusterError(f"containerd did not take {image_name}: {said.strip()[-1000:]}")
     return sum(blob.size for blob in missing)

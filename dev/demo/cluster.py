@@ -61,18 +61,17 @@ class Cluster:
             ClusterError: kubectl could not forward it.
         """
         command = ["kubectl", f"--namespace={namespace}", "port-forward", "--address=127.0.0.1"]
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [*command, f"service/{service}", ":80"],
             env={**os.environ, **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        try:
-            yield f"http://127.0.0.1:{_forwarded_port(process)}"
-        finally:
-            process.terminate()
-            process.wait()
+        ) as process:
+            try:
+                yield f"http://127.0.0.1:{_forwarded_port(process)}"
+            finally:
+                process.terminate()
 
 
 def _forwarded_port(process: "subprocess.Popen[str]") -> int:
