@@ -20,8 +20,6 @@ _FORMAT: Final = re.compile(
     rf"rk_([0-9A-Za-z]{{{_ID_LENGTH}}})_[0-9A-Za-z]{{{_SECRET_LENGTH}}}_[0-9A-Za-z]{{{_CHECKSUM_LENGTH}}}"
 )
 
-KEY_LENGTH: Final = 3 + _ID_LENGTH + 1 + _SECRET_LENGTH + 1 + _CHECKSUM_LENGTH
-
 
 @dataclass(frozen=True, slots=True)
 class MintedKey:

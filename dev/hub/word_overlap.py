@@ -52,7 +52,7 @@ STOP_WORDS = frozenset(
     me might more most much must my no nor not of off on only or other our out own s same shall she
     should so some such t than that the their them then there these they this those through to too under
     up very was we were what when where which while who whom whose why will with would you your
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905 - a list of 100 quoted words reads worse
 )
 
 
