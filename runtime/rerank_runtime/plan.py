@@ -7,68 +7,16 @@ a model served with a wrong configuration answers 200 with plausible scores.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Any
 
 from rerank_runtime import activation
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.model_files import ModelFiles
+from rerank_runtime.options import Device, Method, Options
+from rerank_runtime.serve_plan import ServePlan
 
-
-class Method(StrEnum):
-    """How pairs are scored, as asked for. `Auto` never falls back to cosines: that must be said."""
-
-    AUTO = "Auto"
-    CROSS_ENCODER = "CrossEncoder"
-    COSINE = "Cosine"
-
-
-class Device(StrEnum):
-    """What the model runs on."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the ModelDeployment asks for.
-
-    Args:
-        method: How pairs are scored.
-        device: What the model runs on.
-        memory_limit: Bytes that the container may use, or None where there is no limit.
-    """
-
-    method: Method = Method.AUTO
-    device: Device = Device.CPU
-    memory_limit: int | None = None
-
-
-@dataclass(frozen=True)
-class ServePlan:
-    """How vLLM is to serve a model, and what it must look like once it does."""
-
-    family: str
-    architecture: str
-    method: Method
-    """CrossEncoder or Cosine."""
-    score_range: str
-    convert: str
-    """vLLM's --convert: `classify` or `embed`."""
-    hf_overrides: dict[str, str]
-    """vLLM's --hf-overrides: what config.json leaves out."""
-    dtype: str
-    """vLLM's --dtype."""
-    context_length: int
-    """Longest query and document together, in tokens; vLLM's --max-model-len."""
-    parameters: int
-    weights_bytes: int
-
-    def as_json(self) -> dict[str, Any]:
-        """For people and tests: `rerank-runtime plan` prints it."""
-        return asdict(self)
+__all__ = ["SUPPORTED", "Device", "Method", "Options", "ServePlan", "plan"]
 
 
 @dataclass(frozen=True)
