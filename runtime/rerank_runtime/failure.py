@@ -26,17 +26,31 @@ class Reason(StrEnum):
     NOT_A_RERANKER = "NotAReranker"
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
     FILE_MISSING = "FileMissing"
+    INVALID_OPTIONS = "InvalidOptions"
+    # the plan and the engine
+    REMOTE_CODE_REQUIRED = "RemoteCodeRequired"
+    TOKENIZER_INVALID = "TokenizerInvalid"
     # the engine
     ENGINE_OUT_OF_MEMORY = "EngineOutOfMemory"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    GPU_FAULT = "GpuFault"
+    GPU_UNUSABLE = "GpuUnusable"
+    KV_CACHE_TOO_SMALL = "KvCacheTooSmall"
+    ENGINE_HUNG = "EngineHung"
     ENGINE_FAILED = "EngineFailed"
     # verification
     SCORES_CONSTANT = "ScoresConstant"
+    SCORES_SATURATED = "ScoresSaturated"
+    SCORES_TOO_CLOSE = "ScoresTooClose"
     SCORES_NOT_FINITE = "ScoresNotFinite"
     SCORES_INVERTED = "ScoresInverted"
     WRONG_ROUTES = "WrongRoutes"
+    TEMPLATE_DIFFERS = "TemplateDiffers"
+    INSTRUCTION_IGNORED = "InstructionIgnored"
     PROMPT_TOKENS_DIFFER = "PromptTokensDiffer"
     ENGINE_ERROR = "EngineError"
+    # the runtime itself
+    INTERNAL_ERROR = "InternalError"
 
 
 class FailureJson(TypedDict):
