@@ -79,14 +79,19 @@ EXPOSE 8000 8081
 ENTRYPOINT ["rerank-runtime"]
 
 # --- runtime-cuda ---------------------------------------------------------------------------------------------------
-# vLLM's own image of the same version. Everything that the runtime imports is there already.
+# vLLM's own image of the same version. What the runtime imports beside vLLM's packages is in runtime-cuda.txt.
 FROM ${VLLM_IMAGE} AS runtime-cuda
+ARG SSL_CERT_FILE UV_DEFAULT_INDEX
 ENV RERANK_DEVICE=cuda HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
+COPY requirements/runtime-cuda.txt /build/
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    /opt/tools/bin/uv pip install --system --break-system-packages --no-deps --require-hashes --no-cache \
+        -r /build/runtime-cuda.txt
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     /opt/tools/bin/uv pip install --system --break-system-packages --no-deps --offline --no-cache /wheel/*.whl \
-    && rerank-runtime --help > /dev/null
+    && rerank-runtime --help > /dev/null && python3 -c 'import gguf'
 USER 65532:65532
 EXPOSE 8000 8081
 ENTRYPOINT ["rerank-runtime"]

@@ -65,5 +65,6 @@ lock: ## rewrite requirements/*.txt from pyproject.toml
 	$(UV_COMPILE) --extra operator --extra gateway --extra runtime --group dev -o requirements/dev.txt pyproject.toml
 	$(UV_COMPILE) --override requirements/runtime-cpu.overrides -o requirements/runtime-cpu.txt requirements/runtime-cpu.in
 	$(UV_COMPILE) --no-deps -o requirements/runtime-torch.txt requirements/runtime-torch.in
+	$(UV_COMPILE) --no-deps --constraint requirements/runtime-cpu.txt -o requirements/runtime-cuda.txt requirements/runtime-cuda.in
 	$(UV_COMPILE) -o requirements/build.txt requirements/build.in
 	$(UV_COMPILE) -o requirements/demo-hub.txt requirements/demo-hub.in
