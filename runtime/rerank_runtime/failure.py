@@ -19,9 +19,12 @@ class Reason(StrEnum):
     TOKEN_REJECTED = "TokenRejected"  # noqa: S105 - a cause, not a token
     DISK_FULL = "DiskFull"
     HUB_UNREACHABLE = "HubUnreachable"
+    HUB_RATE_LIMITED = "HubRateLimited"
+    VOLUME_UNUSABLE = "VolumeUnusable"
     INVALID_SOURCE = "InvalidSource"
     # fetch and serve
     WEIGHTS_TRUNCATED = "WeightsTruncated"
+    WEIGHTS_CORRUPT = "WeightsCorrupt"
     # the plan
     NOT_A_RERANKER = "NotAReranker"
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
