@@ -18,10 +18,7 @@ class Reason(StrEnum):
     REPOSITORY_GATED = "RepositoryGated"
     TOKEN_REJECTED = "TokenRejected"  # noqa: S105 - a cause, not a token
     DISK_FULL = "DiskFull"
-    VOLUME_UNUSABLE = "VolumeUnusable"
     HUB_UNREACHABLE = "HubUnreachable"
-    HUB_RATE_LIMITED = "HubRateLimited"
-    WEIGHTS_CORRUPT = "WeightsCorrupt"
     HUB_RATE_LIMITED = "HubRateLimited"
     VOLUME_UNUSABLE = "VolumeUnusable"
     INVALID_SOURCE = "InvalidSource"
