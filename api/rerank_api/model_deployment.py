@@ -2,72 +2,15 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from rerank_api.conditions import Condition
+from rerank_api.effective import Effective
+from rerank_api.model_source import ModelSource
+from rerank_api.recipe import Quantity, Recipe
 from rerank_api.resource import Resource, SpecModel, StatusModel
 
 Phase = Literal["Pending", "Downloading", "Starting", "Verifying", "Ready", "Degraded", "Idle", "Failed"]
-ScoringMethod = Literal["Auto", "CrossEncoder", "Cosine"]
-
-
-# A Kubernetes quantity: the API server keeps `cpu: 2` a number and `cpu: 500m` a string.
-Quantity = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
-
-
-class SecretKeyReference(SpecModel):
-    """A key of a Secret in the ModelDeployment's own namespace."""
-
-    name: str
-    key: str = "token"
-
-
-class HuggingFaceSource(SpecModel):
-    """A repository of a hub that speaks the Hugging Face protocol."""
-
-    repo: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
-    ]
-    revision: Annotated[str, Field(min_length=1, max_length=200)] = "main"
-    token_secret_ref: SecretKeyReference | None = None
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^/@?#\s]+(/[^@?#\s]*)?$", max_length=500)] | None = (
-        None
-    )
-
-
-class PersistentVolumeClaimSource(SpecModel):
-    """A folder with the model's files on a claim in the ModelDeployment's own namespace."""
-
-    claim_name: str
-    path: Annotated[str, Field(max_length=1000)] = ""
-
-
-class ModelSource(SpecModel):
-    """Where the model's files come from: exactly one source."""
-
-    hugging_face: HuggingFaceSource | None = None
-    persistent_volume_claim: PersistentVolumeClaimSource | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.hugging_face is None) == (self.persistent_volume_claim is None):
-            raise ValueError("spec.model: set exactly one of huggingFace and persistentVolumeClaim")
-        return self
-
-
-class GpuResources(SpecModel):
-    """GPUs of one replica. `count` 0 runs the model on the CPU."""
-
-    count: Annotated[int, Field(ge=0, le=1)] = 1
-    resource_name: str = "nvidia.com/gpu"
-
-
-class Resources(SpecModel):
-    """What one replica asks the scheduler for: Kubernetes quantities."""
-
-    gpu: GpuResources = GpuResources()
-    cpu: Quantity = "1"
-    memory: Quantity = "8Gi"
 
 
 class Scheduling(SpecModel):
@@ -77,33 +20,72 @@ class Scheduling(SpecModel):
     tolerations: list[dict[str, Any]] = []
 
 
-class Scoring(SpecModel):
-    """How a pair of query and document becomes a score."""
+class StorageClaim(SpecModel):
+    """A claim in the ModelDeployment's own namespace. Downloads are kept on it and shared by the replicas."""
 
-    method: ScoringMethod = "Auto"
+    claim_name: str
 
 
-class ModelDeploymentSpec(SpecModel):
+class EphemeralStorage(SpecModel):
+    """A part of the node's disk that goes with the pod."""
+
+    size_limit: Quantity
+
+
+class Storage(SpecModel):
+    """Where downloaded weights are kept: exactly one of the two."""
+
+    persistent_volume_claim: StorageClaim | None = None
+    ephemeral: EphemeralStorage | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.persistent_volume_claim is None) == (self.ephemeral is None):
+            raise ValueError("spec.storage: set exactly one of persistentVolumeClaim and ephemeral")
+        return self
+
+
+class ModelDeploymentSpec(Recipe):
     """The wanted state."""
 
     model: ModelSource
     aliases: list[str] = []
     replicas: Annotated[int, Field(ge=0)] = 1
-    resources: Resources = Resources()
     scheduling: Scheduling = Scheduling()
-    scoring: Scoring = Scoring()
+    storage: Storage | None = None
+
+
+class CaseStatus(StatusModel):
+    """A verification case and what its two texts scored, rounded to four decimals."""
+
+    query: str
+    language: str | None = None
+    relevant: float | None = None
+    irrelevant: float | None = None
 
 
 class ScoringStatus(StatusModel):
-    """How the running model scores: `method` CrossEncoder or Cosine; `range` such as "[0,1]" or "logits"."""
+    """How the running model scores.
+
+    Attributes:
+        method: CrossEncoder or Cosine.
+        range: such as "[0,1]" or "logits".
+        template_sha256: of the chat template that queries and documents are put into, in hex.
+        instruction: the instruction in effect, for models that take one.
+        cases: what the replica was verified with.
+    """
 
     method: str
     range: str
+    template_sha256: Annotated[str | None, Field(alias="templateSHA256")] = None
+    instruction: str | None = None
+    cases: list[CaseStatus] | None = None
 
 
 class ModelStatus(StatusModel):
-    """What runs. `revision` is a commit of 40 hex digits; lengths are in tokens, weights in bytes."""
+    """What runs. `revision` is a commit of 40 hex digits; lengths are in tokens, sizes in bytes."""
 
+    catalog: str | None = None
     repo: str | None = None
     revision: str | None = None
     family: str | None = None
@@ -111,6 +93,8 @@ class ModelStatus(StatusModel):
     parameters: int | None = None
     weights_bytes: int | None = None
     context_length: int | None = None
+    dtype: str | None = None
+    memory_bytes: int | None = None
     scoring: ScoringStatus | None = None
 
 
@@ -133,6 +117,7 @@ class ModelDeploymentStatus(StatusModel):
     ready: str = ""
     selector: str = ""
     model: ModelStatus | None = None
+    effective: Effective | None = None
     download: DownloadStatus | None = None
     endpoint: str | None = None
     message: str = ""

@@ -8,7 +8,7 @@ from tests.cluster.harness.cluster import SYSTEM, Cluster
 from tests.cluster.harness.fixtures import RELEASE, Release, Tutorial
 from tests.cluster.harness.waiting import wait_for
 
-CRDS = ("modeldeployments.rerank.dev", "apikeys.rerank.dev")
+CRDS = ("modeldeployments.rerank.dev", "apikeys.rerank.dev", "catalogmodels.rerank.dev")
 
 
 def test_upgrade_upgrades_the_crds(

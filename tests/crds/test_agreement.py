@@ -10,11 +10,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rerank_api.api_key import APIKey
+from rerank_api.catalog_model import CatalogModel
 from rerank_api.model_deployment import ModelDeployment
 
 CRDS = Path(__file__).parents[2] / "crds"
-Kind = type[ModelDeployment] | type[APIKey]
-KINDS: list[Kind] = [ModelDeployment, APIKey]
+Kind = type[ModelDeployment] | type[APIKey] | type[CatalogModel]
+KINDS: list[Kind] = [ModelDeployment, APIKey, CatalogModel]
 
 
 def crd(kind: Kind) -> Any:
@@ -56,12 +57,15 @@ def literals(annotation: Any) -> set[Any]:
 
 def parts(kind: Kind) -> list[tuple[str, FieldInfo, Any]]:
     root = schema(kind)
-    found = []
-    for part in ("spec", "status"):
-        model = inner_model(kind.model_fields[part].annotation)
-        assert model is not None
-        found += walk(model, root["properties"][part], part)
-    return found
+    return [found for part, model in sections(kind) for found in walk(model, root["properties"][part], part)]
+
+
+def sections(kind: Kind) -> list[tuple[str, type[BaseModel]]]:
+    """`spec`, and `status` where there is one, with their models."""
+    models = {name: inner_model(field.annotation) for name, field in kind.model_fields.items()}
+    named = [(name, model) for name, model in models.items() if model is not None and name != "metadata"]
+    assert {name for name, _ in named} == set(schema(kind)["properties"]) - {"apiVersion", "kind", "metadata"}
+    return named
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,9 +93,7 @@ def test_fields_defaults_and_enumerations_agree(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_schema_requires_the_model_requires(kind: Kind) -> None:
     root = schema(kind)
-    for part in ("spec", "status"):
-        model = inner_model(kind.model_fields[part].annotation)
-        assert model is not None
+    for part, model in sections(kind):
         compare_required(model, root["properties"][part], part, both=part == "spec")
 
 

@@ -5,6 +5,7 @@ import pytest
 from dev.demo import hub
 from dev.demo.objects import model_name, subject
 from rerank_api.api_key import APIKey
+from rerank_api.effective import effective
 from rerank_api.model_deployment import ModelDeployment
 
 
@@ -28,7 +29,7 @@ def test_another_model_gets_a_key_of_its_own(repo: str) -> None:
     key = APIKey.model_validate(chosen.key)
     assert model.spec.model.hugging_face is not None
     assert model.spec.model.hugging_face.repo == repo
-    assert model.spec.resources.gpu.count == 0
+    assert effective(model.spec).resources.gpu.count == 0
     assert key.spec.models == [chosen.model_name]
     for name in (chosen.model_name, chosen.secret_name, key.metadata.name):
         assert len(name) <= 63

@@ -37,4 +37,6 @@ def test_an_endpoint_is_a_plain_url(endpoint: str) -> None:
 
 @pytest.mark.parametrize(("written", "read"), [(2, "2"), ("500m", "500m")])
 def test_quantities_are_read_as_text(written: Any, read: str) -> None:
-    assert deployment(HUB, resources={"cpu": written}).spec.resources.cpu == read
+    resources = deployment(HUB, resources={"cpu": written}).spec.resources
+    assert resources is not None
+    assert resources.cpu == read

@@ -11,7 +11,7 @@ from tests.cluster.harness.objects import namespace_object
 from tests.cluster.harness.waiting import wait_for
 
 TEST_NAMESPACES = "rerank-test-"
-CRDS = ("modeldeployments.rerank.dev", "apikeys.rerank.dev")
+CRDS = ("modeldeployments.rerank.dev", "apikeys.rerank.dev", "catalogmodels.rerank.dev")
 
 
 def install(cluster: Cluster) -> Release:

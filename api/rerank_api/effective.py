@@ -1,0 +1,97 @@
+"""What is in effect for a ModelDeployment: its own fields, else its catalog entry's, else the defaults.
+
+Pure. The operator builds pods from it and shows it in `status.effective`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rerank_api.recipe import Dtype, OnOverflow, Recipe, ScoringMethod, VerificationMode
+from rerank_api.resource import StatusModel
+
+
+class EffectiveGpu(StatusModel):
+    """GPUs of one replica; `count` 0 means the CPU."""
+
+    count: int = 1
+    resource_name: str = "nvidia.com/gpu"
+
+
+class EffectiveResources(StatusModel):
+    """What one replica gets, as Kubernetes quantities."""
+
+    gpu: EffectiveGpu = EffectiveGpu()
+    cpu: str = "1"
+    memory: str = "8Gi"
+
+
+class EffectiveEngine(StatusModel):
+    """How vLLM runs the model. Absent: the serving profile decides."""
+
+    max_model_len: int | None = None
+    dtype: Dtype = "auto"
+    gpu_memory_utilization: float | None = None
+    trust_remote_code: bool = False
+
+
+class EffectiveTruncation(StatusModel):
+    """What happens to texts that are too long. Limits in tokens; absent: the model's own length."""
+
+    max_tokens_per_document: int | None = None
+    max_tokens_per_query: int | None = None
+    on_overflow: OnOverflow = "Truncate"
+
+
+class EffectiveCase(StatusModel):
+    """A query with a text that must score higher than the other."""
+
+    query: str
+    relevant: str
+    irrelevant: str
+
+
+class EffectiveVerification(StatusModel):
+    """Whether ranking known texts right is required; `cases` come besides the built-in ones."""
+
+    mode: VerificationMode = "Required"
+    cases: list[EffectiveCase] = []
+
+
+class EffectiveScoring(StatusModel):
+    """How pairs are scored. `instruction` absent: the one of the model's card, where it has one."""
+
+    method: ScoringMethod = "Auto"
+    instruction: str | None = None
+    truncation: EffectiveTruncation = EffectiveTruncation()
+    verification: EffectiveVerification = EffectiveVerification()
+
+
+class Effective(StatusModel):
+    """How the replicas are to run."""
+
+    resources: EffectiveResources = EffectiveResources()
+    engine: EffectiveEngine = EffectiveEngine()
+    scoring: EffectiveScoring = EffectiveScoring()
+
+
+def effective(own: Recipe, entry: Recipe | None = None) -> Effective:
+    """What is in effect. Field by field `own` wins over `entry`, and `entry` over the defaults.
+
+    A list counts as one field: cases of one's own replace those of the entry.
+    """
+    fields = set(Recipe.model_fields)
+    layers = [recipe.model_dump(include=fields, exclude_none=True) for recipe in (entry, own) if recipe]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _over(merged, layer)
+    return Effective.model_validate(merged)
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _over(below[name], value)
+        if isinstance(value, Mapping) and isinstance(below.get(name), Mapping)
+        else value
+        for name, value in above.items()
+    }
+    return {**below, **both}
