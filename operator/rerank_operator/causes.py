@@ -31,7 +31,11 @@ _VERIFICATION_REASONS: Final = frozenset(
         "ScoresConstant",
         "ScoresNotFinite",
         "ScoresInverted",
+        "ScoresSaturated",
+        "ScoresTooClose",
         "WrongRoutes",
+        "TemplateDiffers",
+        "InstructionIgnored",
         "PromptTokensDiffer",
         "EngineError",
     }
@@ -86,7 +90,7 @@ def _judge_serving(pod: Pod) -> Standing:
     report = pod.report if pod.serve.state == "running" else None
     if report is not None:
         check = report.verification
-        if check is not None and not check.verified and check.reason:
+        if check is not None and check.stands_in_the_way:
             return Standing("Verifying", Cause("ScoringVerified", check.reason, _sentence(check.message)))
         if report.phase == "Failed" and report.reason:
             stage: Stage = "ScoringVerified" if report.reason in _VERIFICATION_REASONS else "Serving"

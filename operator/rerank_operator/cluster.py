@@ -46,6 +46,7 @@ class Resource:
 
 MODEL_DEPLOYMENT: Final = Resource(names.API_VERSION, "ModelDeployment", "modeldeployments")
 API_KEY: Final = Resource(names.API_VERSION, "APIKey", "apikeys")
+CATALOG_MODEL: Final = Resource(names.API_VERSION, "CatalogModel", "catalogmodels")
 DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments")
 SERVICE: Final = Resource("v1", "Service", "services")
 CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps")
@@ -54,7 +55,9 @@ POD: Final = Resource("v1", "Pod", "pods")
 EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 
-_BY_KIND: Final = {(r.api_version, r.kind): r for r in (DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET)}
+_BY_KIND: Final = {
+    (r.api_version, r.kind): r for r in (DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET, CATALOG_MODEL)
+}
 
 
 class ApiError(Exception):
@@ -118,8 +121,8 @@ class Cluster:
         """Close the connections."""
         await self.api.close()  # type: ignore[no-untyped-call]
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
-        """The live object, or None."""
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        """The live object, or None. `namespace` is None for what belongs to the cluster."""
         try:
             return await self._request("GET", resource.path(namespace, name))
         except ApiError as error:
@@ -156,7 +159,7 @@ class Cluster:
         return {item["name"] for item in found.get("resources", ())}
 
     async def apply(self, intent: Object, *, resource_version: str | None) -> Object:
-        """Server-side apply of a child.
+        """Server-side apply of a child, or of a catalog entry.
 
         With `resource_version` the object must be the one that the plan was made from, and fields that
         others set are taken over. Without, the object is expected to be new: nothing of anybody's is
@@ -169,7 +172,7 @@ class Cluster:
         return await self._write(
             "PATCH",
             resource,
-            resource.path(metadata["namespace"], metadata["name"]),
+            resource.path(metadata.get("namespace"), metadata["name"]),
             body=intent,
             query={"fieldManager": names.FIELD_MANAGER, "force": str(resource_version is not None).lower()},
             content_type=_APPLY,

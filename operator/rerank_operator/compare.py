@@ -22,6 +22,7 @@ _MERGE_KEYS: Final = {
     "hashes": "keyId",
 }
 _QUANTITIES: Final = frozenset({"requests", "limits"})
+_QUANTITY: Final = "sizeLimit"
 
 
 def satisfied(wanted: Any, live: Any, *, field: str = "") -> bool:
@@ -29,6 +30,8 @@ def satisfied(wanted: Any, live: Any, *, field: str = "") -> bool:
     match wanted:
         case Mapping():
             return _mapping(wanted, live, field)
+        case str() if field == _QUANTITY:
+            return _same_quantity(wanted, live)
         case str() | bytes():
             return bool(wanted == live)
         case Sequence():

@@ -16,6 +16,7 @@ CALM: Final = frozenset(
         "RollingOut",
         "ScaledToZero",
         "Replacing",
+        "VerificationOff",
     }
 )
 
@@ -86,12 +87,44 @@ def _scoring_verified(situation: Situation) -> Verdict:
     caused = _caused(situation, "ScoringVerified")
     if caused is not None:
         return caused
+    lenient = _leniently_verified(situation)
+    if lenient is not None:
+        return lenient
     if situation.ready:
         message = "every replica that serves ranked known texts in the right order"
         return Verdict(type="ScoringVerified", status="True", reason="Verified", message=message)
     reason = "Verifying" if situation.step == "Verifying" else "Waiting"
     message = "known texts have not been ranked yet"
     return Verdict(type="ScoringVerified", status="Unknown", reason=reason, message=message)
+
+
+def _leniently_verified(situation: Situation) -> Verdict | None:
+    """What there is to say where replicas may serve without having ranked right: only what they told."""
+    mode = situation.effective.scoring.verification.mode if situation.effective else "Required"
+    if mode == "Required" or not situation.ready:
+        return None
+    if mode == "Off":
+        message = (
+            "spec.scoring.verification.mode is Off: nobody checked how this model ranks; set it to Report or"
+            " Required to know"
+        )
+        return Verdict(type="ScoringVerified", status="Unknown", reason="VerificationOff", message=message)
+    checks = [
+        pod.report.verification if pod.report else None
+        for pod, standing in situation.newest
+        if standing.step == "Ready"
+    ]
+    failed = next(
+        (check for check in checks if check is not None and not check.verified and check.reason), None
+    )
+    if failed is not None:
+        told = " ".join(failed.message.split())
+        message = f"{told} (it serves all the same: spec.scoring.verification.mode is Report)"
+        return Verdict(type="ScoringVerified", status="False", reason=failed.reason, message=message)
+    if all(check is not None and check.verified for check in checks):
+        return None
+    message = "known texts have not been ranked yet; spec.scoring.verification.mode is Report"
+    return Verdict(type="ScoringVerified", status="Unknown", reason="Verifying", message=message)
 
 
 def _progressing(situation: Situation) -> Verdict:

@@ -1,9 +1,12 @@
 """The operator's settings: read once from the environment by `main`, passed on as a value."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+_REMOTE_CODE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[0-9a-f]{40}")
 
 
 class ConfigError(ValueError):
@@ -12,7 +15,11 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator was installed with. Empty `watch_namespaces` means all namespaces."""
+    """What the operator was installed with. Empty `watch_namespaces` means all namespaces.
+
+    `remote_code` names the repositories that may run code of their own, each as "org/name@commit";
+    `catalog_directory` holds the built-in catalog entries.
+    """
 
     namespace: str
     pod_name: str
@@ -25,6 +32,8 @@ class Settings:
     backend_token_file: Path
     backend_token_secret: str
     lease_name: str
+    remote_code: frozenset[str] = frozenset()
+    catalog_directory: Path | None = None
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -50,6 +59,11 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     ):
         if url is not None and not _is_http_url(url):
             raise ConfigError(f"{name} is {url!r}; use an http:// or https:// address")
+    remote_code = {name.strip() for name in environment.get("RERANK_REMOTE_CODE", "").split(",")} - {""}
+    for name in remote_code:
+        if not _REMOTE_CODE.fullmatch(name):
+            raise ConfigError(f"RERANK_REMOTE_CODE has {name!r}; use org/name@commit with 40 hex digits")
+    catalog = environment.get("RERANK_CATALOG_DIR", "").strip()
     namespaces = (name.strip() for name in environment.get("RERANK_WATCH_NAMESPACES", "").split(","))
     return Settings(
         namespace=required("RERANK_NAMESPACE"),
@@ -64,6 +78,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         backend_token_secret=environment.get("RERANK_BACKEND_TOKEN_SECRET", "").strip()
         or "rerank-backend-token",
         lease_name=environment.get("RERANK_LEASE_NAME", "").strip() or "rerank-operator",
+        remote_code=frozenset(remote_code),
+        catalog_directory=Path(catalog) if catalog else None,
     )
 
 

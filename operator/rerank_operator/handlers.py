@@ -12,6 +12,7 @@ from typing import Any, Final
 import kopf
 
 from rerank_api import names
+from rerank_operator.catalog import Users
 from rerank_operator.queue import KeyedQueue
 
 Key = tuple[str, str, str]
@@ -32,8 +33,8 @@ class Backoffs:
             yield seconds * uniform(0.75, 1.25)  # noqa: S311  # spreads retries, guards nothing
 
 
-def registry(queue: KeyedQueue[Key], *, in_cluster: bool) -> kopf.OperatorRegistry:
-    """All handlers."""
+def registry(queue: KeyedQueue[Key], users: Users, *, in_cluster: bool) -> kopf.OperatorRegistry:
+    """All handlers. `users` tells which models a catalog entry concerns."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(
         kopf.login_with_service_account if in_cluster else kopf.login_with_kubeconfig
@@ -46,6 +47,11 @@ def registry(queue: KeyedQueue[Key], *, in_cluster: bool) -> kopf.OperatorRegist
     @kopf.on.event(names.GROUP, names.VERSION, "apikeys", registry=found)
     async def on_api_key(namespace: str | None, name: str | None, **_: Any) -> None:
         queue.add((API_KEY, namespace or "", name or ""))
+
+    @kopf.on.event(names.GROUP, names.VERSION, "catalogmodels", registry=found)
+    async def on_catalog_model(name: str | None, **_: Any) -> None:
+        for model in users.of(name or ""):
+            queue.add((MODEL, *model))
 
     async def on_child(namespace: str | None, labels: Any, **_: Any) -> None:
         if names.MODEL_LABEL in labels:

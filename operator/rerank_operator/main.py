@@ -14,7 +14,8 @@ import kopf
 import structlog
 
 from rerank_api import names
-from rerank_operator import backend_master, cluster, config, handlers, workers
+from rerank_operator import backend_master, builtin_catalog, cluster, config, handlers, workers
+from rerank_operator.catalog import Users
 from rerank_operator.events import Recorder
 from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.health import Health, Metrics
@@ -41,14 +42,16 @@ def main() -> None:
     _set_up_logs()
     try:
         settings = config.from_environment(os.environ)
-    except config.ConfigError as error:
+        directory = settings.catalog_directory
+        entries = builtin_catalog.load(directory) if directory is not None else []
+    except (ValueError, OSError) as error:
         sys.exit(f"rerank-operator: {error}")
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(run(settings, port=arguments.port))
+        asyncio.run(run(settings, entries, port=arguments.port))
 
 
-async def run(settings: config.Settings, *, port: int) -> None:
-    """The operator from its first request to its last."""
+async def run(settings: config.Settings, entries: list[cluster.Object], *, port: int) -> None:
+    """The operator from its first request to its last. `entries` are the built-in ones of the catalog."""
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
     api = await cluster.Cluster.connect(in_cluster=in_cluster)
     metrics = Metrics()
@@ -72,7 +75,7 @@ async def run(settings: config.Settings, *, port: int) -> None:
         starting[0] = ""  # a standby is ready too: it does what it is there for
         await lease.acquire()
         metrics.leading.set(1)
-        await _lead(settings, api, lease, poller, metrics, in_cluster=in_cluster)
+        await _lead(settings, api, lease, poller, metrics, entries=entries, in_cluster=in_cluster)
     finally:
         await lease.release()
         await poller.close()
@@ -87,6 +90,7 @@ async def _lead(
     poller: Poller,
     metrics: Metrics,
     *,
+    entries: list[cluster.Object],
     in_cluster: bool,
 ) -> None:
     """What the leader does: until it is told to stop, or must."""
@@ -94,8 +98,14 @@ async def _lead(
     master = await backend_master.obtain(api, settings)
     queue: KeyedQueue[Key] = KeyedQueue()
     recorder = Recorder(api=api, instance=settings.pod_name)
+    users = Users()
     models = ModelReconciler(
-        api=api, reports=Reports(asker=poller), recorder=recorder, settings=settings, backend_master=master
+        api=api,
+        reports=Reports(asker=poller),
+        recorder=recorder,
+        settings=settings,
+        users=users,
+        backend_master=master,
     )
     keys = KeyReconciler(api=api, recorder=recorder)
     reconcilers = {MODEL: models.reconcile, API_KEY: keys.reconcile}
@@ -105,11 +115,12 @@ async def _lead(
         for number in range(workers.WORKERS)
     ]
     tasks.append(asyncio.create_task(workers.resync(api, queue, settings.watch_namespaces), name="resync"))
+    tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
     for task in tasks:
         task.add_done_callback(_must_not_end)
     try:
         await kopf.operator(
-            registry=handlers.registry(queue, in_cluster=in_cluster),
+            registry=handlers.registry(queue, users, in_cluster=in_cluster),
             settings=handlers.settings(),
             standalone=True,
             clusterwide=not settings.watch_namespaces,
@@ -140,7 +151,7 @@ def _must_not_end(task: asyncio.Task[None]) -> None:
 
 async def _until_served(api: cluster.Cluster) -> None:
     """Wait for the API server to know our resources: kopf looks for them once, when it starts."""
-    wanted = {"modeldeployments", "apikeys"}
+    wanted = {"modeldeployments", "apikeys", "catalogmodels"}
     said = False
     while True:
         try:

@@ -9,10 +9,12 @@ from pydantic import ValidationError
 
 from rerank_api import backend_token
 from rerank_api.conditions import Condition, Verdict, merge
+from rerank_api.effective import Effective, effective
 from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
-from rerank_operator import cluster, status
+from rerank_operator import catalog, cluster, remote_code, status
 from rerank_operator.builders import config_map, deployment, metadata, service
-from rerank_operator.builders.source import source_of
+from rerank_operator.builders.source import Source, source_of
+from rerank_operator.catalog import Users
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder, notices
 from rerank_operator.observe import Observed, Reports, commit_of, observe
@@ -30,6 +32,14 @@ _STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus)
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How the replicas are to run, and on what."""
+
+    effective: Effective
+    source: Source
+
+
 @dataclass(slots=True)
 class ModelReconciler:
     """Brings a model's children to what its spec wants and its status to what is there."""
@@ -38,6 +48,7 @@ class ModelReconciler:
     reports: Reports
     recorder: Recorder
     settings: Settings
+    users: Users
     backend_master: bytes = field(repr=False)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
@@ -49,6 +60,7 @@ class ModelReconciler:
         live = await self.api.get(cluster.MODEL_DEPLOYMENT, namespace, name)
         if live is None or "deletionTimestamp" in live["metadata"]:
             self.reports.forget(namespace, name)
+            self.users.note((namespace, name), None)
             return None  # the owner references see to the children
         try:
             model = ModelDeployment.parse(live)
@@ -57,31 +69,64 @@ class ModelReconciler:
             return None
 
         observed = await observe(self.api, self.reports, model)
-        source = source_of(model, hub_endpoint=self.settings.hub_endpoint)
-        commit = commit_of(source, observed, owner_uid=model.metadata.uid)
-        replicas = deployment.deployment(model, source=source, settings=self._pod_settings(namespace))
-        pin = commit if source.needs_pin else None
-        wanted = [
-            config_map.config_map(model, source_key=source.key, pin=pin),
-            service.service(model),
-            replicas,
-        ]
-        planned = plan(wanted, observed.children, owner=metadata.owner_reference(model))
-        obstacle = _in_the_way(planned) or await self._act(planned)
-
-        situation = assess(
-            model,
-            source=source,
-            commit=commit,
-            template=replicas["spec"]["template"]["metadata"]["annotations"][TEMPLATE_ANNOTATION],
-            pods=observed.pods,
-            obstacle=obstacle or replica_failure(observed.children["Deployment"]),
+        wanted = await self._resolve(model)
+        situation = (
+            _blocked(model, observed, wanted)
+            if isinstance(wanted, Obstacle)
+            else await self._advance(model, observed, wanted)
         )
         wanted_status = status.model_status(
             situation, gateway_url=self.settings.gateway_url, now=datetime.now(UTC)
         )
         await self._report(model, live, wanted_status)
         return _next_look(situation, observed)
+
+    async def _resolve(self, model: ModelDeployment) -> _Wanted | Obstacle:
+        """What the fields of the model, its catalog entry and the installation's policy come to."""
+        named = model.spec.model.catalog
+        self.users.note((model.metadata.namespace, model.metadata.name), named)
+        entry = await catalog.read(self.api, named) if named is not None else None
+        if isinstance(entry, Obstacle):
+            return entry
+        found = effective(model.spec, entry.spec.defaults if entry else None)
+        source = source_of(
+            model,
+            hub_endpoint=self.settings.hub_endpoint,
+            entry=entry,
+            remote_code=found.engine.trust_remote_code,
+        )
+        refusal = remote_code.refusal(
+            found, source, allowed=self.settings.remote_code, hub_endpoint=self.settings.hub_endpoint
+        )
+        return refusal or _Wanted(effective=found, source=source)
+
+    async def _advance(self, model: ModelDeployment, observed: Observed, wanted: _Wanted) -> Situation:
+        """Bring the children a step nearer to what is wanted."""
+        source = wanted.source
+        commit = commit_of(source, observed, owner_uid=model.metadata.uid)
+        replicas = deployment.deployment(
+            model,
+            effective=wanted.effective,
+            source=source,
+            settings=self._pod_settings(model.metadata.namespace),
+        )
+        pin = commit if source.needs_pin else None
+        children = [
+            config_map.config_map(model, source_key=source.key, pin=pin),
+            service.service(model),
+            replicas,
+        ]
+        planned = plan(children, observed.children, owner=metadata.owner_reference(model))
+        obstacle = _in_the_way(planned) or await self._act(planned)
+        return assess(
+            model,
+            effective=wanted.effective,
+            source=source,
+            commit=commit,
+            template=_template(replicas),
+            pods=observed.pods,
+            obstacle=obstacle or replica_failure(observed.children["Deployment"]),
+        )
 
     def _pod_settings(self, namespace: str) -> deployment.PodSettings:
         token = backend_token.token(self.backend_master, namespace)
@@ -133,6 +178,31 @@ class ModelReconciler:
         written = status.as_written(wanted)
         if status.differs(written, live.get("status", {}), fields=["phase", "message", "conditions"]):
             await self.api.apply_status(cluster.MODEL_DEPLOYMENT, live, written)
+
+
+def _blocked(model: ModelDeployment, observed: Observed, obstacle: Obstacle) -> Situation:
+    """What is there, when it cannot be said what should be: replicas that run run on as they are."""
+    running = observed.children.get("Deployment")
+    known = model.status.model
+    return assess(
+        model,
+        effective=model.status.effective,
+        source=Source(
+            key="",
+            directory="",
+            repo=known.repo if known else None,
+            revision=known.revision if known else None,
+        ),
+        commit=known.revision if known else None,
+        template=_template(running) if running is not None else "",
+        pods=observed.pods,
+        obstacle=obstacle,
+    )
+
+
+def _template(replicas: cluster.Object) -> str:
+    annotations = replicas["spec"]["template"]["metadata"].get("annotations") or {}
+    return str(annotations.get(TEMPLATE_ANNOTATION, ""))
 
 
 def _in_the_way(planned: Plan) -> Obstacle | None:

@@ -21,6 +21,10 @@ Reason = Annotated[str, Field(pattern=r"^([A-Za-z][A-Za-z0-9]{0,62})?$")]
 Text = Annotated[str, Field(max_length=256)]
 Word = Annotated[str, Field(max_length=64)]
 Sentence = Annotated[str, Field(max_length=4096)]
+Instruction = Annotated[str, Field(max_length=2000)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# JSON has neither NaN nor infinity; Python's reader takes them all the same, and the API server does not.
+Score = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
@@ -45,18 +49,24 @@ class Download(_Part):
 
 
 class Scoring(_Part):
+    """How the runtime scores. `template_sha256` in hex, `instruction` None where the model takes none."""
+
     method: Word
     range: Word
+    instruction: Instruction | None = None
+    template_sha256: Digest | None = None
 
 
 class Model(_Part):
-    """The model as the runtime found it: weights in bytes, context in tokens."""
+    """The model as the runtime found it: weights and memory in bytes, context in tokens."""
 
     family: Word | None = None
     architecture: Text | None = None
     parameters: Count | None = None
     weights_bytes: Count | None = None
     context_length: Count | None = None
+    dtype: Annotated[str, Field(max_length=32)] | None = None
+    memory_bytes: Count | None = None
     scoring: Scoring | None = None
 
 
@@ -64,17 +74,24 @@ class Case(_Part):
     """Known texts and the scores that the relevant and the irrelevant one got."""
 
     query: Sentence
-    relevant: float | None = None
-    irrelevant: float | None = None
+    language: Word | None = None
+    relevant: Score | None = None
+    irrelevant: Score | None = None
 
 
 class Verification(_Part):
-    """Whether known texts were ranked in the right order."""
+    """Whether known texts were ranked in the right order, and whether that is required for serving."""
 
     verified: bool
+    mode: Literal["Required", "Report", "Off"] = "Required"
     reason: Reason = ""
     message: Sentence = ""
     cases: Annotated[list[Case], Field(max_length=64)] = []
+
+    @property
+    def stands_in_the_way(self) -> bool:
+        """It keeps the replica from serving."""
+        return self.mode == "Required" and not self.verified and bool(self.reason)
 
 
 class Report(_Part):

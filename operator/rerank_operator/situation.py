@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rerank_api.effective import Effective
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator import causes
 from rerank_operator.builders.source import Source
@@ -29,6 +30,7 @@ class Situation:
 
     Attributes:
         model: the resource as read.
+        effective: how the replicas are to run; None while that is not known.
         source: where the weights come from.
         commit: the commit that is served, where it is known.
         newest: pods of the newest template, with their standings; none that is being deleted or finished.
@@ -39,6 +41,7 @@ class Situation:
     """
 
     model: ModelDeployment
+    effective: Effective | None
     source: Source
     commit: str | None
     newest: tuple[tuple[Pod, Standing], ...]
@@ -77,6 +80,7 @@ class Situation:
 def assess(
     model: ModelDeployment,
     *,
+    effective: Effective | None,
     source: Source,
     commit: str | None,
     template: str,
@@ -93,6 +97,7 @@ def assess(
         found = [cause for cause in gone if cause is not None]
     return Situation(
         model=model,
+        effective=effective,
         source=source,
         commit=commit,
         newest=newest,

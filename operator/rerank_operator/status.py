@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from rerank_api import names
 from rerank_api.conditions import Condition, merge
 from rerank_api.model_deployment import (
+    CaseStatus,
     DownloadStatus,
     ModelDeploymentStatus,
     ModelStatus,
@@ -17,12 +18,15 @@ from rerank_api.model_deployment import (
 from rerank_operator import phase
 from rerank_operator.compare import satisfied
 from rerank_operator.conditions import verdicts
-from rerank_operator.pod_status import Report
+from rerank_operator.pod_status import Report, Verification
 from rerank_operator.situation import Situation
 
 _MESSAGE_LIMIT: Final = 2048
 # Progress is written in steps of one percent: a download costs at most a hundred writes.
 _DOWNLOAD_STEPS: Final = 100
+# As much of a case as people need to know it again.
+_QUERY_LIMIT: Final = 128
+_SCORE_DECIMALS: Final = 4
 
 
 def model_status(situation: Situation, *, gateway_url: str, now: datetime) -> ModelDeploymentStatus:
@@ -43,6 +47,7 @@ def model_status(situation: Situation, *, gateway_url: str, now: datetime) -> Mo
         ready=f"{situation.serving}/{situation.wanted}",
         selector=f"{names.MODEL_LABEL}={situation.model.metadata.name}",
         model=_model(situation),
+        effective=situation.effective,
         download=download,
         endpoint=gateway_url,
         message=phase.message(situation, download)[:_MESSAGE_LIMIT],
@@ -82,23 +87,54 @@ def _reports(situation: Situation) -> list[Report]:
 def _model(situation: Situation) -> ModelStatus | None:
     """As the newest replicas report it. While none does, what was known stays, if it is the same source."""
     source, old = situation.source, situation.model.status.model
-    found = next((report.model for report in _reports(situation) if report.model is not None), None)
-    if found is not None:
-        scoring = found.scoring
+    report = next((report for report in _reports(situation) if report.model is not None), None)
+    if report is not None and report.model is not None:
+        found = report.model
         known = ModelStatus(
             family=found.family,
             architecture=found.architecture,
             parameters=found.parameters,
             weights_bytes=found.weights_bytes,
             context_length=found.context_length,
-            scoring=ScoringStatus(method=scoring.method, range=scoring.range) if scoring else None,
+            dtype=found.dtype,
+            memory_bytes=found.memory_bytes,
+            scoring=_scoring(report),
         )
     elif old is not None and old.repo == source.repo:
         known = old
     else:
         known = ModelStatus()
-    known = known.model_copy(update={"repo": source.repo, "revision": situation.commit})
+    catalog = situation.model.spec.model.catalog
+    known = known.model_copy(update={"catalog": catalog, "repo": source.repo, "revision": situation.commit})
     return known if known != ModelStatus() else None
+
+
+def _scoring(report: Report) -> ScoringStatus | None:
+    scoring = report.model.scoring if report.model else None
+    if scoring is None:
+        return None
+    return ScoringStatus(
+        method=scoring.method,
+        range=scoring.range,
+        template_sha256=scoring.template_sha256,
+        instruction=scoring.instruction,
+        cases=_cases(report.verification) or None,
+    )
+
+
+def _cases(verification: Verification | None) -> list[CaseStatus]:
+    def rounded(score: float | None) -> float | None:
+        return None if score is None else round(score, _SCORE_DECIMALS)
+
+    return [
+        CaseStatus(
+            query=case.query[:_QUERY_LIMIT],
+            language=case.language,
+            relevant=rounded(case.relevant),
+            irrelevant=rounded(case.irrelevant),
+        )
+        for case in (verification.cases if verification else ())
+    ]
 
 
 def _download(situation: Situation, old: DownloadStatus | None) -> DownloadStatus | None:

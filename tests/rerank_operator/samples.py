@@ -4,8 +4,9 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from rerank_api.effective import effective
 from rerank_api.model_deployment import ModelDeployment
-from rerank_operator.builders.deployment import PodSettings
+from rerank_operator.builders.deployment import PodSettings, deployment
 from rerank_operator.builders.source import Source, source_of
 from rerank_operator.pod_status import Report
 from rerank_operator.pods import Container, Ending, Pod, TerminationMessage
@@ -74,6 +75,7 @@ def situation(
     of = of or model()
     return assess(
         of,
+        effective=effective(of.spec),
         source=source_of(of, hub_endpoint=None),
         commit=commit,
         template=TEMPLATE,
@@ -84,6 +86,13 @@ def situation(
 
 def termination(reason: str, message: str) -> str:
     return json.dumps({"reason": reason, "message": message, "retriable": False})
+
+
+def built(of: ModelDeployment) -> dict[str, Any]:
+    """The Deployment of `of`."""
+    found = effective(of.spec)
+    source = source_of(of, hub_endpoint=None, remote_code=found.engine.trust_remote_code)
+    return deployment(of, effective=found, source=source, settings=SETTINGS)
 
 
 def source(of: ModelDeployment) -> Source:

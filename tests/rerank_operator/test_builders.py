@@ -9,12 +9,11 @@ import yaml
 
 from rerank_api.api_key import APIKey
 from rerank_operator.builders.config_map import config_map
-from rerank_operator.builders.deployment import deployment
 from rerank_operator.builders.metadata import digest, with_applied
 from rerank_operator.builders.secret import api_key_secret
 from rerank_operator.builders.service import service
 from rerank_operator.builders.source import source_of
-from tests.rerank_operator.samples import COMMIT, SETTINGS, model
+from tests.rerank_operator.samples import COMMIT, built, model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "operator"
 
@@ -52,18 +51,18 @@ def test_children_are_as_in_the_golden_file(case: str) -> None:
     of = model(**CASES[case])
     source = source_of(of, hub_endpoint=None)
     pin = COMMIT if source.needs_pin else None
-    built = [
+    children = [
         with_applied(child)
         for child in (
             config_map(of, source_key=source.key, pin=pin),
             service(of),
-            deployment(of, source=source, settings=SETTINGS),
+            built(of),
         )
     ]
     file = GOLDEN / f"{case}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
-        file.write_text(yaml.dump_all(built, Dumper=_Plain, sort_keys=False, width=110))
-    assert built == list(yaml.safe_load_all(file.read_text()))
+        file.write_text(yaml.dump_all(children, Dumper=_Plain, sort_keys=False, width=110))
+    assert children == list(yaml.safe_load_all(file.read_text()))
 
 
 class _Plain(yaml.SafeDumper):
@@ -77,9 +76,7 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
     """Scaling or an alias must not restart a replica; anything in the pod must."""
 
     def template(**spec: Any) -> Any:
-        of = model(**spec)
-        built = deployment(of, source=source_of(of, hub_endpoint=None), settings=SETTINGS)
-        return built["spec"]["template"]
+        return built(model(**spec))["spec"]["template"]
 
     base = template()
     assert template(replicas=5) == base
@@ -98,17 +95,15 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
 
 
 def test_the_serving_container_gets_neither_token_nor_hub() -> None:
-    of = model(**CASES["cpu-with-everything"])
-    built = deployment(of, source=source_of(of, hub_endpoint=None), settings=SETTINGS)
-    (serve,) = built["spec"]["template"]["spec"]["containers"]
+    pod = built(model(**CASES["cpu-with-everything"]))["spec"]["template"]["spec"]
+    (serve,) = pod["containers"]
     names = {variable["name"] for variable in serve["env"]}
     assert names == {"HOME", "HF_HUB_OFFLINE", "RERANK_BACKEND_TOKEN_SHA256", "OMP_NUM_THREADS"}
-    assert built["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    assert pod["automountServiceAccountToken"] is False
 
 
 def test_a_rollout_on_gpus_needs_no_spare_one() -> None:
-    of = model()
-    strategy = deployment(of, source=source_of(of, hub_endpoint=None), settings=SETTINGS)["spec"]["strategy"]
+    strategy = built(model())["spec"]["strategy"]
     assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
 

@@ -29,7 +29,7 @@ class Server(Cluster):
     down: bool = False
     puts: list[str] = field(default_factory=list)
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         self._reachable()
         return copy.deepcopy(self.lease)
 
@@ -109,7 +109,7 @@ async def test_what_counts_is_when_the_request_left(server: Server, clock: Clock
     """An answer that took long must not prolong the leadership."""
     first = candidate(server, clock, "first")
 
-    async def slow(resource: Resource, namespace: str, name: str) -> Object | None:
+    async def slow(resource: Resource, namespace: str | None, name: str) -> Object | None:
         clock.now += 5
         return None
 
@@ -137,7 +137,7 @@ async def test_of_two_that_see_a_free_lease_one_gets_it(server: Server, clock: C
     seen = copy.deepcopy(server.lease)
     assert await second._attempt()
 
-    async def stale(resource: Resource, namespace: str, name: str) -> Object | None:
+    async def stale(resource: Resource, namespace: str | None, name: str) -> Object | None:
         return seen
 
     server.get = stale  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rerank_operator.catalog import Users
 from rerank_operator.cluster import ApiError, Cluster, Object, Resource
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder
@@ -42,7 +43,7 @@ class Objects(Cluster):
         self.writes: list[str] = []
         self.status: Object = {}
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         return self.objects.get(resource.kind)
 
     async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> list[Object]:
@@ -114,6 +115,7 @@ def reconciler(api: Objects, answer: Report | None = None) -> ModelReconciler:
         reports=Reports(asker=Pods(answer)),
         recorder=Recorder(api=api, instance="i"),
         settings=SETTINGS,
+        users=Users(),
         backend_master=b"m" * 32,
     )
 

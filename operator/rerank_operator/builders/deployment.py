@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from rerank_api import names
+from rerank_api.effective import Effective, EffectiveResources
 from rerank_api.model_deployment import ModelDeployment
+from rerank_operator.builders import serve_options
 from rerank_operator.builders.metadata import Object, digest, owner_reference
 from rerank_operator.builders.source import Source
 from rerank_operator.pods import FETCH, SERVE, SOURCE_ANNOTATION, TEMPLATE_ANNOTATION
@@ -28,13 +30,15 @@ class PodSettings:
     token_hash: str
 
 
-def deployment(model: ModelDeployment, *, source: Source, settings: PodSettings) -> Object:
-    """The Deployment of `model`."""
+def deployment(
+    model: ModelDeployment, *, effective: Effective, source: Source, settings: PodSettings
+) -> Object:
+    """The Deployment of `model`, whose replicas run as `effective` says."""
     labels = names.model_labels(model.metadata.name)
-    template = _template(model, labels=labels, source=source, settings=settings)
+    template = _template(model, labels=labels, effective=effective, source=source, settings=settings)
     annotations = {SOURCE_ANNOTATION: source.key, TEMPLATE_ANNOTATION: digest(template)}
     template["metadata"]["annotations"] = annotations
-    on_gpu = model.spec.resources.gpu.count > 0
+    on_gpu = effective.resources.gpu.count > 0
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -62,7 +66,12 @@ def deployment(model: ModelDeployment, *, source: Source, settings: PodSettings)
 
 
 def _template(
-    model: ModelDeployment, *, labels: dict[str, str], source: Source, settings: PodSettings
+    model: ModelDeployment,
+    *,
+    labels: dict[str, str],
+    effective: Effective,
+    source: Source,
+    settings: PodSettings,
 ) -> Object:
     scheduling = model.spec.scheduling
     spec: Object = {
@@ -77,7 +86,7 @@ def _template(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_serve(model, source=source, settings=settings)],
+        "containers": [_serve(model, effective=effective, source=source, settings=settings)],
         "volumes": [
             _models_volume(model),
             {"name": "tmp", "emptyDir": {}},
@@ -85,7 +94,7 @@ def _template(
         ],
     }
     if source.repo is not None:
-        spec["initContainers"] = [_fetch(model, source=source, settings=settings)]
+        spec["initContainers"] = [_fetch(model, effective=effective, source=source, settings=settings)]
     if scheduling.node_selector:
         spec["nodeSelector"] = dict(scheduling.node_selector)
     if scheduling.tolerations:
@@ -94,32 +103,40 @@ def _template(
 
 
 def _models_volume(model: ModelDeployment) -> Object:
-    claim = model.spec.model.persistent_volume_claim
-    if claim is None:
-        return {"name": "models", "emptyDir": {}}
-    return {"name": "models", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+    claim, storage = model.spec.model.persistent_volume_claim, model.spec.storage
+    if claim is not None:
+        return {"name": "models", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+    if storage is not None and storage.persistent_volume_claim is not None:
+        kept = storage.persistent_volume_claim
+        return {"name": "models", "persistentVolumeClaim": {"claimName": kept.claim_name}}
+    if storage is not None and storage.ephemeral is not None:
+        return {"name": "models", "emptyDir": {"sizeLimit": storage.ephemeral.size_limit}}
+    return {"name": "models", "emptyDir": {}}
 
 
-def _fetch(model: ModelDeployment, *, source: Source, settings: PodSettings) -> Object:
-    hub = model.spec.model.hugging_face
-    token = hub.token_secret_ref if hub else None
+def _fetch(model: ModelDeployment, *, effective: Effective, source: Source, settings: PodSettings) -> Object:
     env: list[Object] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108  # the pod's own volume
-    if token is not None:
-        reference = {"name": token.name, "key": token.key}
+    if source.token is not None:
+        reference = {"name": source.token.name, "key": source.token.key}
         env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     if source.needs_pin:
         pin = {"name": names.child_name(model.metadata.name), "key": source.key, "optional": True}
         env.append({"name": "RERANK_PINNED_REVISION", "valueFrom": {"configMapKeyRef": pin}})
-    args = ["fetch", f"--repo={source.repo}", f"--revision={source.revision}", "--dir=/models"]
+    args = ["fetch", f"--repo={source.repo}", f"--revision={source.revision}"]
     if source.endpoint is not None:
-        args.insert(3, f"--endpoint={source.endpoint}")
+        args.append(f"--endpoint={source.endpoint}")
+    args.append(f"--dir={source.fetch_directory}")
+    if source.file is not None:
+        args.append(f"--file={source.file}")
+    if effective.engine.trust_remote_code:
+        args.append("--trust-remote-code")
     return {
         "name": FETCH,
-        **_image(model, settings),
+        **_image(effective, settings),
         "args": args,
         "env": env,
         "ports": [_port(names.STATUS_PORT_NAME, names.STATUS_PORT)],
-        "resources": _resources(model, gpu=False),
+        "resources": _resources(effective.resources, gpu=False),
         "volumeMounts": [
             {"name": "models", "mountPath": "/models"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own volume
@@ -128,16 +145,16 @@ def _fetch(model: ModelDeployment, *, source: Source, settings: PodSettings) -> 
     }
 
 
-def _serve(model: ModelDeployment, *, source: Source, settings: PodSettings) -> Object:
+def _serve(model: ModelDeployment, *, effective: Effective, source: Source, settings: PodSettings) -> Object:
     on_volume = model.spec.model.persistent_volume_claim is not None
     return {
         "name": SERVE,
-        **_image(model, settings),
+        **_image(effective, settings),
         "args": [
             "serve",
             source.directory,
             f"--name={model.metadata.name}",
-            f"--method={model.spec.scoring.method}",
+            *serve_options.arguments(effective),
         ],
         "env": [
             {"name": "HOME", "value": "/tmp"},  # noqa: S108  # the pod's own volume
@@ -145,12 +162,13 @@ def _serve(model: ModelDeployment, *, source: Source, settings: PodSettings) -> 
             {"name": "RERANK_BACKEND_TOKEN_SHA256", "value": settings.token_hash},
             # Threads for the cores that were asked for, rounded up, instead of for all of the node's.
             {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": _REQUESTED_CORES}},
+            *serve_options.environment(effective),
         ],
         "ports": [
             _port(names.HTTP_PORT_NAME, names.HTTP_PORT),
             _port(names.STATUS_PORT_NAME, names.STATUS_PORT),
         ],
-        "resources": _resources(model, gpu=True),
+        "resources": _resources(effective.resources, gpu=True),
         "readinessProbe": _probe("/readyz", period=2, failures=3),
         "livenessProbe": _probe("/livez", period=10, failures=6),
         "lifecycle": {"preStop": {"exec": {"command": ["rerank-runtime", "drain"]}}},
@@ -165,8 +183,8 @@ def _serve(model: ModelDeployment, *, source: Source, settings: PodSettings) -> 
     }
 
 
-def _image(model: ModelDeployment, settings: PodSettings) -> Object:
-    image = settings.image_cuda if model.spec.resources.gpu.count else settings.image_cpu
+def _image(effective: Effective, settings: PodSettings) -> Object:
+    image = settings.image_cuda if effective.resources.gpu.count else settings.image_cpu
     return {"image": image, "imagePullPolicy": settings.image_pull_policy}
 
 
@@ -184,8 +202,7 @@ def _probe(path: str, *, period: int, failures: int) -> Object:
     }
 
 
-def _resources(model: ModelDeployment, *, gpu: bool) -> Object:
-    resources = model.spec.resources
+def _resources(resources: EffectiveResources, *, gpu: bool) -> Object:
     limits = {"memory": resources.memory}
     if gpu and resources.gpu.count:
         limits[resources.gpu.resource_name] = str(resources.gpu.count)

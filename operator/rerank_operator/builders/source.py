@@ -3,7 +3,9 @@
 import re
 from dataclasses import dataclass
 
+from rerank_api.catalog_model import CatalogModel
 from rerank_api.model_deployment import ModelDeployment
+from rerank_api.model_source import HuggingFaceSource, SecretKeyReference
 from rerank_operator.builders.metadata import digest
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -11,20 +13,26 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the weights come from. `key` names it in the ConfigMap and on the pods.
+    """Where the weights come from. `key` names it in the ConfigMap, on the pods and on a volume of downloads.
 
     Attributes:
+        directory: where the serving container finds the weights.
+        fetch_directory: where the fetching container puts them.
         repo: repository, None for a volume.
         revision: branch, tag or commit, None for a volume.
+        file: pattern of the one GGUF file to take, None for the repository's choice.
         endpoint: the hub, None for the public one.
-        directory: where the serving container finds the weights.
+        token: Secret with the hub's token, if one was named.
     """
 
     key: str
     directory: str
+    fetch_directory: str = "/models"
     repo: str | None = None
     revision: str | None = None
+    file: str | None = None
     endpoint: str | None = None
+    token: SecretKeyReference | None = None
 
     @property
     def commit(self) -> str | None:
@@ -37,20 +45,49 @@ class Source:
         return self.repo is not None and self.commit is None
 
 
-def source_of(model: ModelDeployment, *, hub_endpoint: str | None) -> Source:
-    """The source of `model`; `hub_endpoint` is the hub that the operator was installed with."""
-    hub, claim = model.spec.model.hugging_face, model.spec.model.persistent_volume_claim
-    if hub is not None:
-        endpoint = hub.endpoint or hub_endpoint
+def source_of(
+    model: ModelDeployment,
+    *,
+    hub_endpoint: str | None,
+    entry: CatalogModel | None = None,
+    remote_code: bool = False,
+) -> Source:
+    """The source of `model`.
+
+    Args:
+        model: the resource.
+        hub_endpoint: the hub that the operator was installed with.
+        entry: the catalog entry that `model` names.
+        remote_code: whether Python files belong to what is downloaded.
+    """
+    claim = model.spec.model.persistent_volume_claim
+    if claim is not None:
+        path = claim.path.strip("/")
         return Source(
-            key=digest([hub.repo, hub.revision, endpoint]),
-            directory="/models/model",
-            repo=hub.repo,
-            revision=hub.revision,
-            endpoint=endpoint,
+            key=digest([claim.claim_name, path]), directory="/models/pvc" + (f"/{path}" if path else "")
         )
-    assert claim is not None, "the model has exactly one source"  # noqa: S101  # narrows a validated value
-    path = claim.path.strip("/")
+    hub = model.spec.model.hugging_face or _of(entry)
+    endpoint = hub.endpoint or hub_endpoint
+    more = {"file": hub.file} if hub.file else {}
+    if remote_code:
+        more["code"] = "remote"
+    key = digest([hub.repo, hub.revision, endpoint, *([more] if more else [])])
+    # Several models may keep their downloads on one volume.
+    shared = model.spec.storage is not None and model.spec.storage.persistent_volume_claim is not None
+    folder = f"/models/{key}" if shared else "/models"
     return Source(
-        key=digest([claim.claim_name, path]), directory="/models/pvc" + (f"/{path}" if path else "")
+        key=key,
+        directory=f"{folder}/model",
+        fetch_directory=folder,
+        repo=hub.repo,
+        revision=hub.revision,
+        file=hub.file,
+        endpoint=endpoint,
+        token=hub.token_secret_ref,
     )
+
+
+def _of(entry: CatalogModel | None) -> HuggingFaceSource:
+    assert entry is not None, "a model without a source of its own names an entry"  # noqa: S101  # narrows
+    repository = entry.spec.source.hugging_face
+    return HuggingFaceSource(repo=repository.repo, revision=repository.revision, file=repository.file)
