@@ -17,7 +17,9 @@ Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]
 
 PROGRAMS = ("rerank-operator", "rerank-gateway")
-USER_ROLES = {"rerank-view", "rerank-edit"}
+USER_ROLES = {"rerank-view", "rerank-edit", "rerank-catalog-view"}
+# The catalog belongs to no namespace.
+CATALOG_ROLES = {"rerank-operator-catalog", "rerank-catalog-view"}
 
 
 def one(objects: Objects, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
@@ -186,7 +188,10 @@ def test_with_named_namespaces_nothing_is_cluster_wide(objects: Objects, render:
     cluster_wide = {
         item["metadata"]["name"] for item in named if item["kind"] in ("ClusterRole", "ClusterRoleBinding")
     }
-    assert cluster_wide == USER_ROLES
+    assert cluster_wide == USER_ROLES | CATALOG_ROLES
+    for name in CATALOG_ROLES:
+        (rule,) = one(named, "ClusterRole", name)["rules"]
+        assert rule["resources"] == ["catalogmodels"]
     for component in PROGRAMS:
         expected = one(objects, "ClusterRole", component)["rules"]
         for namespace in ("team-a", "team-b"):
@@ -205,11 +210,14 @@ def test_every_binding_leads_to_a_role_and_an_account(objects: Objects) -> None:
     for item in objects:
         if item["kind"] in ("RoleBinding", "ClusterRoleBinding"):
             assert (item["roleRef"]["kind"], item["roleRef"]["name"]) in names
-            assert {(subject["kind"], subject["name"]) for subject in item["subjects"]} <= names
+            if item["metadata"]["name"] == "rerank-catalog-view":  # for people
+                assert [subject["name"] for subject in item["subjects"]] == ["system:authenticated"]
+            else:
+                assert {(subject["kind"], subject["name"]) for subject in item["subjects"]} <= names
 
 
 def test_users_get_models_and_keys_but_not_their_status(objects: Objects, render: Render) -> None:
-    view, edit = (one(objects, "ClusterRole", name) for name in sorted(USER_ROLES, reverse=True))
+    view, edit = (one(objects, "ClusterRole", name) for name in ("rerank-view", "rerank-edit"))
     assert {verb for rule in view["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
     assert "rbac.authorization.k8s.io/aggregate-to-view" in view["metadata"]["labels"]
     assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
@@ -217,7 +225,7 @@ def test_users_get_models_and_keys_but_not_their_status(objects: Objects, render
     written = {resource for rule in edit["rules"] for resource in rule["resources"]}
     assert written == {"modeldeployments", "modeldeployments/scale", "apikeys"}
     without = render("rbac.aggregateToUserRoles=false")
-    assert not USER_ROLES & {item["metadata"]["name"] for item in without}
+    assert not {"rerank-view", "rerank-edit"} & {item["metadata"]["name"] for item in without}
 
 
 def test_images_of_one_release_share_registry_tag_and_policy(objects: Objects, render: Render) -> None:
@@ -266,6 +274,7 @@ def test_the_operator_reads_what_the_chart_tells(render: Render) -> None:
     assert settings.runtime_image_cpu == "rerank-runtime:0.1.0-cpu"
     assert settings.gateway_url == f"http://rerank-gateway.{NAMESPACE}/v1/rerank"
     assert settings.hub_endpoint is None
+    assert settings.remote_code == frozenset()
     # Nothing is set that the program would silently ignore.
     read = recorded(operator_config.from_environment, {**told, **by_field})
     assert read >= told.keys()
@@ -316,9 +325,10 @@ def test_a_rollout_of_the_gateway_never_has_fewer_replicas(objects: Objects) -> 
 def test_the_backend_token_is_mounted_where_the_programs_look(objects: Objects) -> None:
     optional = {}
     for name in PROGRAMS:
-        (volume,) = pod(objects, name)["volumes"]
+        (volume,) = [volume for volume in pod(objects, name)["volumes"] if "secret" in volume]
         assert volume["secret"]["secretName"] == "rerank-backend-token"
-        (mount,) = container(objects, name)["volumeMounts"]
+        mounts = container(objects, name)["volumeMounts"]
+        (mount,) = [mount for mount in mounts if mount["name"] == volume["name"]]
         assert env(objects, name)["RERANK_BACKEND_TOKEN_FILE"] == mount["mountPath"] + "/master"
         optional[name] = volume["secret"].get("optional", False)
     assert optional == {"rerank-operator": True, "rerank-gateway": False}
@@ -332,7 +342,11 @@ def test_the_crds_of_the_chart_are_those_of_the_repository(objects: Objects, ren
     rendered = {
         item["metadata"]["name"]: item for item in objects if item["kind"] == "CustomResourceDefinition"
     }
-    assert rendered.keys() == {"modeldeployments.rerank.dev", "apikeys.rerank.dev"}
+    assert rendered.keys() == {
+        "modeldeployments.rerank.dev",
+        "apikeys.rerank.dev",
+        "catalogmodels.rerank.dev",
+    }
     for source in map(yaml.safe_load, wanted.values()):
         kept = rendered[source["metadata"]["name"]]
         assert kept["metadata"].pop("annotations")["helm.sh/resource-policy"] == "keep"
