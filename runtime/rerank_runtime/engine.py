@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rerank_runtime import guard
-from rerank_runtime.plan import Device, ServePlan
+from rerank_runtime.options import Device
+from rerank_runtime.serve_plan import ServePlan
 
 PORT = 8000
 
@@ -21,19 +22,46 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "true",
 }
 _CPU_ENVIRONMENT = {
-    # GiB for caches; unset, vLLM claims 92 % of the node's memory and does not start where less is free.
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     # Bound threads ("auto") would take whole physical cores that the container's CPU share does not have.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 # What vLLM must not be told by the environment that a pod happens to have.
 _REMOVED = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY")
 
+# Threads that tokenise: with one, a small request waits for every document of a large one before it.
+_RENDERERS = {Device.CPU: 2, Device.CUDA: 4}
+# What vLLM is given for a cache on a CPU where the model keeps none; unset, it claims 92 % of the node's
+# memory and does not start where less is free.
+_NO_CACHE_BYTES = 2**28
 
-def command(plan: ServePlan, *, model: Path, name: str, device: Device, host: str, port: int) -> list[str]:
+
+def command(
+    plan: ServePlan,
+    *,
+    model: Path,
+    name: str,
+    device: Device,
+    host: str,
+    port: int,
+    template_path: Path | None = None,
+) -> list[str]:
     """`vllm serve` for a plan. Every value is one `--flag=value` item, so that none can become a flag of its
     own.
+
+    Args:
+        plan: The plan.
+        model: The model's directory.
+        name: The name that requests use.
+        device: What the model runs on.
+        host: Address to listen on.
+        port: Port to listen on.
+        template_path: Where the caller has written the plan's template, if it has one.
+
+    Raises:
+        ValueError: The plan has a template and no file was named for it.
     """
+    if plan.template is not None and template_path is None:
+        raise ValueError("the plan has a template and no file was named for it")
     arguments = [
         "vllm",
         "serve",
@@ -50,12 +78,24 @@ def command(plan: ServePlan, *, model: Path, name: str, device: Device, host: st
         "--disable-uvicorn-access-log",
         # Counted per API server process: the guard's count of requests in flight needs exactly one.
         "--api-server-count=1",
+        f"--renderer-num-workers={_RENDERERS[device]}",
     ]
+    if plan.template is not None:
+        arguments.append(f"--chat-template={template_path}")
     if plan.hf_overrides:
         arguments.append(f"--hf-overrides={json.dumps(plan.hf_overrides)}")
+    if plan.pooler_config:
+        arguments.append(f"--pooler-config={json.dumps(plan.pooler_config)}")
+    if plan.gpu_memory_utilization is not None:
+        arguments.append(f"--gpu-memory-utilization={plan.gpu_memory_utilization}")
+    if plan.remote_code:
+        arguments.append("--trust-remote-code")
     if device is Device.CPU:
-        # Needs no compiler in the image, and gains nothing on encoders of this size.
-        arguments.append("--enforce-eager")
+        arguments += [
+            # Needs no compiler in the image, and gains nothing on encoders of this size.
+            "--enforce-eager",
+            f"--kv-cache-memory-bytes={plan.kv_cache_bytes or _NO_CACHE_BYTES}",
+        ]
     return arguments
 
 

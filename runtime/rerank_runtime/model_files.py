@@ -11,6 +11,7 @@ from typing import Any
 
 from rerank_runtime import safetensors_header
 from rerank_runtime.failure import Failure, Reason
+from rerank_runtime.tokenizer_file import WORDS, TokenizerFile
 
 # Where sentence-transformers keeps a model's length limit; the name depends on the architecture that saved
 # it, and vLLM takes the first that exists (transformers_utils/config.py:
@@ -19,6 +20,12 @@ LENGTH_FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+# No configuration that a model needs is larger; tokenizers and weight maps are.
+MAX_CONFIG_BYTES = 4 * 2**20
+MAX_JSON_BYTES = 256 * 2**20
+# Enough of a model card to know the model by.
+_CARD_BYTES = 256 * 2**10
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,22 @@ class ModelFiles:
     """config_sentence_transformers.json."""
     max_sequence_length: int | None = None
     """sentence-transformers' limit in tokens."""
+    words: dict[str, int] = field(default_factory=dict)
+    """Token ids of those words that families of models ask for (tokenizer_file.WORDS)."""
+    score_tokens: tuple[str | None, ...] | None = None
+    """The words whose logits are the score, the true one first, where modules.json has a LogitScore."""
+    chat_template: str = ""
+    card: str = ""
+    """Start of README.md."""
+    names: tuple[str, ...] = ()
+    """Name of the repository that the model came from, and of its directory."""
+    python: frozenset[str] = frozenset()
+    """Python files beside config.json."""
+
+    @property
+    def module_kinds(self) -> list[str]:
+        """Class names of sentence-transformers' modules, in order."""
+        return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in self.modules or ()]
 
 
 def read(directory: Path) -> ModelFiles:
@@ -57,17 +80,15 @@ def read(directory: Path) -> ModelFiles:
         raise Failure(
             Reason.FILE_MISSING, f"There is no directory {directory}: check the volume and its path."
         )
-    config = _json(directory / "config.json")
-    if config is None:
-        raise Failure(
-            Reason.FILE_MISSING, "There is no config.json: this is not a model in Hugging Face's layout."
-        )
+    config = _config(directory)
     headers = [safetensors_header.read(path) for path in weights(directory)]
     counts: dict[str, int] = {}
     for header in headers:
         for dtype, count in header.parameters_by_dtype.items():
             counts[dtype] = counts.get(dtype, 0) + count
     modules = _modules(directory / "modules.json")
+    tokenizer = TokenizerFile(_json(directory / "tokenizer.json", MAX_JSON_BYTES))
+    tokenizer_config = _json(directory / "tokenizer_config.json", MAX_JSON_BYTES) or {}
     return ModelFiles(
         config=config,
         shapes={name: shape for header in headers for name, shape in header.shapes.items()},
@@ -75,11 +96,18 @@ def read(directory: Path) -> ModelFiles:
         weights_bytes=sum(header.size for header in headers),
         dtype=max(counts, key=lambda dtype: counts[dtype], default=""),
         has_tokenizer=(directory / "tokenizer.json").is_file(),
-        tokenizer_config=_json(directory / "tokenizer_config.json") or {},
+        tokenizer_config=tokenizer_config,
         modules=modules,
-        pooling=_pooling(directory, modules or ()),
+        pooling=_module_config(directory, modules or (), "Pooling"),
         sentence_transformers=_json(directory / "config_sentence_transformers.json") or {},
         max_sequence_length=_length(directory),
+        words=tokenizer.ids(WORDS),
+        score_tokens=_score_tokens(_module_config(directory, modules or (), "LogitScore"), tokenizer),
+        chat_template=_text(directory / "chat_template.jinja")
+        or str(tokenizer_config.get("chat_template", "")),
+        card=_text(directory / "README.md"),
+        names=_names(directory),
+        python=frozenset(path.name for path in directory.glob("*.py")),
     )
 
 
@@ -89,9 +117,14 @@ def weights(directory: Path) -> list[Path]:
     Raises:
         Failure: `FileMissing` where there are none, or an index names one that is absent.
     """
-    index = _json(directory / "model.safetensors.index.json")
+    index = _json(directory / "model.safetensors.index.json", MAX_JSON_BYTES)
     if index is not None:
-        names = sorted({str(name) for name in index.get("weight_map", {}).values()})
+        weight_map = index.get("weight_map")
+        names = sorted({str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else ())
+        if any(name != PurePosixPath(name).name for name in names):
+            raise Failure(
+                Reason.FILE_MISSING, "model.safetensors.index.json points outside the model's directory."
+            )
         absent = [name for name in names if not (directory / name).is_file()]
         if absent or not names:
             listed = ", ".join(absent[:3]) or "nothing"
@@ -101,6 +134,8 @@ def weights(directory: Path) -> list[Path]:
         return [directory / name for name in names]
     whole = directory / "model.safetensors"
     if not whole.is_file():
+        if (directory / "adapter_config.json").is_file():
+            raise _adapter(directory)
         raise Failure(
             Reason.FILE_MISSING,
             "There is no model.safetensors. Other formats (pytorch_model.bin, ONNX, GGUF) are not loaded: "
@@ -109,20 +144,73 @@ def weights(directory: Path) -> list[Path]:
     return [whole]
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    content = _parsed(path)
+def _config(directory: Path) -> dict[str, Any]:
+    config = _json(directory / "config.json")
+    if config is not None:
+        return config
+    if (directory / "adapter_config.json").is_file():
+        raise _adapter(directory)
+    quantised = sorted(path.name for path in directory.glob("*.gguf"))
+    if quantised:
+        raise Failure(
+            Reason.FILE_MISSING,
+            f"There is no config.json, only GGUF ({quantised[0]}), which is not served as it is: fetched "
+            "with spec.model.huggingFace.file it is converted.",
+        )
+    raise Failure(
+        Reason.FILE_MISSING, "There is no config.json: this is not a model in Hugging Face's layout."
+    )
+
+
+def _adapter(directory: Path) -> Failure:
+    base = (_json(directory / "adapter_config.json") or {}).get("base_model_name_or_path")
+    of = f" of {base[:_LONGEST_NAME]}" if isinstance(base, str) else ""
+    return Failure(
+        Reason.FILE_MISSING,
+        f"This is an adapter{of} and no whole model: merge it into its base model, and serve the result.",
+    )
+
+
+def _json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any] | None:
+    content = _parsed(path, limit)
     if content is not None and not isinstance(content, dict):
         raise Failure(Reason.FILE_MISSING, f"{path.name} is not a JSON object.")
     return content
 
 
-def _parsed(path: Path) -> Any:
+def _parsed(path: Path, limit: int = MAX_CONFIG_BYTES) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except (FileNotFoundError, IsADirectoryError):
         return None
-    except ValueError as error:
+    if len(content) > limit:
+        raise Failure(Reason.FILE_MISSING, f"{path.name} is larger than {limit // 2**20} MiB.")
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise Failure(Reason.FILE_MISSING, f"{path.name} is not valid JSON.") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_CARD_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _names(directory: Path) -> tuple[str, ...]:
+    # Written by fetch, beside the model's directory.
+    source = directory.parent / "source.json"
+    repo = (_json(source) or {}).get("repo") if source.is_file() else None
+    return tuple(name for name in (repo, directory.name) if isinstance(name, str))
+
+
+def _score_tokens(settings: dict[str, Any], tokenizer: TokenizerFile) -> tuple[str | None, ...] | None:
+    if not settings:
+        return None
+    return tokenizer.word(settings.get("true_token_id")), tokenizer.word(settings.get("false_token_id"))
 
 
 def _modules(path: Path) -> tuple[dict[str, Any], ...] | None:
@@ -134,12 +222,12 @@ def _modules(path: Path) -> tuple[dict[str, Any], ...] | None:
     return tuple(content)
 
 
-def _pooling(directory: Path, modules: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+def _module_config(directory: Path, modules: tuple[dict[str, Any], ...], kind: str) -> dict[str, Any]:
     for module in modules:
-        if str(module.get("type", "")).endswith(".Pooling"):
+        if str(module.get("type", "")).endswith(f".{kind}"):
             path = PurePosixPath(str(module.get("path", "")))
             # By name alone: in a hub's cache every file is a link to elsewhere.
-            if path.is_absolute() or ".." in path.parts:
+            if path.is_absolute() or ".." in path.parts or "\0" in str(path):
                 raise Failure(Reason.FILE_MISSING, "modules.json points outside the model's directory.")
             return _json(directory / path / "config.json") or {}
     return {}

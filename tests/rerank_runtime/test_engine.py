@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from rerank_runtime import engine
-from rerank_runtime.plan import Device
+from rerank_runtime.options import Device
 from tests.rerank_runtime.support import serve_plan
 
 
@@ -27,8 +30,44 @@ def test_the_engine_s_command_on_a_cpu() -> None:
         "--middleware=rerank_runtime.guard.Guard",
         "--disable-uvicorn-access-log",
         "--api-server-count=1",
+        "--renderer-num-workers=2",
         "--enforce-eager",
+        "--kv-cache-memory-bytes=268435456",
     ]
+
+
+def test_the_engine_s_command_for_a_language_model() -> None:
+    plan = serve_plan(
+        template="{{ x }}",
+        hf_overrides={"classifier_from_token": ["no", "yes"]},
+        pooler_config={"use_activation": False},
+        gpu_memory_utilization=0.5,
+        kv_cache_bytes=2**30,
+        remote_code=True,
+    )
+    told: dict[str, Any] = {
+        "model": Path("/m"),
+        "name": "m",
+        "host": "::",
+        "port": 1,
+        "template_path": Path("/t"),
+    }
+    assert engine.command(plan, **told, device=Device.CUDA)[-6:] == [
+        "--renderer-num-workers=4",
+        "--chat-template=/t",
+        '--hf-overrides={"classifier_from_token": ["no", "yes"]}',
+        '--pooler-config={"use_activation": false}',
+        "--gpu-memory-utilization=0.5",
+        "--trust-remote-code",
+    ]
+    assert engine.command(plan, **told, device=Device.CPU)[-1] == "--kv-cache-memory-bytes=1073741824"
+
+
+def test_a_template_needs_a_file() -> None:
+    with pytest.raises(ValueError, match="no file was named"):
+        engine.command(
+            serve_plan(template="x"), model=Path("/m"), name="m", device=Device.CPU, host="::", port=1
+        )
 
 
 def test_the_engine_s_environment() -> None:

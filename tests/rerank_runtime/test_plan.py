@@ -8,7 +8,8 @@ import pytest
 
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.model_files import ModelFiles
-from rerank_runtime.plan import Device, Method, Options, plan
+from rerank_runtime.options import Device, Method, Options
+from rerank_runtime.plan import plan
 from tests.rerank_runtime.support import BERT, MODULES, XLM_R, cross_encoder, embedding
 
 ROBERTA_SHORT = XLM_R | {
@@ -131,10 +132,10 @@ def _without(key: str) -> dict[str, Any]:
         (cross_encoder(GENERATOR), Options(), Reason.NOT_A_RERANKER, "GPT2LMHeadModel"),
         (cross_encoder({"architectures": []}), Options(), Reason.NOT_A_RERANKER, "names no architecture"),
         (
-            cross_encoder({"architectures": ["Qwen3ForSequenceClassification"]}),
+            cross_encoder({"architectures": ["DebertaV2ForSequenceClassification"]}),
             Options(),
             Reason.UNSUPPORTED_ARCHITECTURE,
-            "Qwen3ForSequenceClassification is not served yet. Supported are BertForSequenceClassification",
+            "DebertaV2ForSequenceClassification is not served yet. Supported are BertForSequence",
         ),
         (cross_encoder({"auto_map": {"A": "x.Y"}}), Options(), Reason.UNSUPPORTED_ARCHITECTURE, "auto_map"),
         (
@@ -151,7 +152,7 @@ def _without(key: str) -> dict[str, Any]:
         ),
         (cross_encoder(has_tokenizer=False), Options(), Reason.FILE_MISSING, "tokenizer.json"),
         (cross_encoder({"max_position_embeddings": "x"}), Options(), Reason.FILE_MISSING, "max_position_emb"),
-        (cross_encoder({"hidden_size": 312}), Options(), Reason.UNSUPPORTED_ARCHITECTURE, "312/12"),
+        (cross_encoder({"hidden_size": 312}), Options(), Reason.UNSUPPORTED_ARCHITECTURE, "here it is 26"),
         (embedding(modules=None), COSINE, Reason.NOT_A_RERANKER, "modules.json"),
         (
             embedding(modules=(*MODULES, {"type": "sentence_transformers.models.Dense"})),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from rerank_runtime.plan import Method
+from rerank_runtime.options import Method
 from rerank_runtime.prompt_tokens import expected
-from rerank_runtime.verification import Case
+from rerank_runtime.verification.cases import Case
 from tests.rerank_runtime.conftest import MINILM
+from tests.rerank_runtime.support import serve_plan
 
 QUERY = "What is a panda?"
 PANDA = (
@@ -20,15 +21,15 @@ HI_WITH_QUERY = 9
 
 def test_a_cross_encoder_reads_the_query_with_each_document() -> None:
     case = Case(QUERY, PANDA, "it is a bear")
-    assert expected(MINILM, Method.CROSS_ENCODER, [case]) == (VLLM_CROSS_ENCODER - HI_WITH_QUERY,)
+    assert expected(MINILM, serve_plan(Method.CROSS_ENCODER), [case]) == (VLLM_CROSS_ENCODER - HI_WITH_QUERY,)
 
 
 def test_an_embedding_model_reads_the_query_once() -> None:
     case = Case(QUERY, PANDA, "it is a bear")
-    assert expected(MINILM, Method.COSINE, [case]) == (VLLM_COSINE - HI,)
+    assert expected(MINILM, serve_plan(Method.COSINE), [case]) == (VLLM_COSINE - HI,)
 
 
 def test_long_texts_are_neither_cut_nor_padded() -> None:
     # The file that MiniLM ships cuts at 128 tokens and pads to them.
     case = Case("a", "panda " * 200, "hi")
-    assert expected(MINILM, Method.COSINE, [case]) == (3 + 202 + 3,)
+    assert expected(MINILM, serve_plan(Method.COSINE), [case]) == (3 + 202 + 3,)

@@ -1,0 +1,91 @@
+"""How much memory serving takes, computed from what the model's files say. Pure; sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rerank_runtime.families import checks
+from rerank_runtime.options import Device
+
+GIB = 2**30
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+# What is there before any weights: on a CPU vLLM's three processes, as measured; on a GPU the CUDA context
+# and the libraries' workspaces, as estimated.
+_BASE = {Device.CPU: 2 * GIB, Device.CUDA: GIB}
+# Tokens of one step by default (vLLM 0.32.0, engine/arg_utils.py). Encoders read a whole text in one step.
+_STEP_TOKENS = {Device.CPU: 2048, Device.CUDA: 8192}
+# vLLM's cache is in blocks of at most so many tokens (CPU), and keeps one for itself.
+_BLOCK = 128
+# Hidden states that a layer holds at once: residual, normalised, queries, keys, values, attention, output.
+_HIDDEN_STATES = 8
+
+
+@dataclass(frozen=True)
+class Need:
+    """What serving takes."""
+
+    weights: int
+    cache: int
+    """Keys and values of one text of the full length; 0 where the attention keeps none."""
+    activations: int
+    base: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.activations + self.base
+
+    def describe(self) -> str:
+        """The parts, for a person."""
+        parts = [
+            ("weights", self.weights),
+            ("cache", self.cache),
+            ("working memory", self.activations + self.base),
+        ]
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts if size)
+
+
+def need(
+    config: dict[str, Any], parameters: int, *, dtype: str, length: int, caches: bool, device: Device
+) -> Need:
+    """What a model takes.
+
+    Args:
+        config: config.json.
+        parameters: Number of parameters.
+        dtype: Precision of weights and cache.
+        length: Longest text in tokens.
+        caches: Whether the attention keeps keys and values.
+        device: What the model runs on.
+
+    Raises:
+        Failure: `FileMissing` where the configuration does not give the sizes.
+    """
+    size = DTYPE_BYTES[dtype]
+    hidden = checks.integer(config, "hidden_size")
+    intermediate = checks.integer(config, "intermediate_size", 4 * hidden)
+    step = _STEP_TOKENS[device] if caches else max(_STEP_TOKENS[device], length)
+    return Need(
+        weights=parameters * size,
+        cache=_cache(config, length) * size if caches else 0,
+        activations=step * (2 * intermediate + _HIDDEN_STATES * hidden) * size,
+        base=_BASE[device],
+    )
+
+
+def head_size(config: dict[str, Any]) -> int:
+    """Size of an attention head.
+
+    Raises:
+        Failure: `FileMissing` where the configuration does not give it.
+    """
+    hidden, heads = checks.integer(config, "hidden_size"), checks.integer(config, "num_attention_heads")
+    return checks.integer(config, "head_dim", max(1, hidden // heads))
+
+
+def _cache(config: dict[str, Any], length: int) -> int:
+    heads = checks.integer(config, "num_key_value_heads", checks.integer(config, "num_attention_heads"))
+    layers = checks.integer(config, "num_hidden_layers")
+    tokens = (-(-length // _BLOCK) + 1) * _BLOCK
+    return 2 * layers * heads * head_size(config) * tokens
