@@ -1,6 +1,8 @@
-"""Which files of a repository are fetched: configuration, tokenizer and safetensors. Pure.
+"""Which files of a repository are fetched: configuration, tokenizer, model card and safetensors. Pure.
 
-No pickles (loading one runs its code), no copies for other frameworks, no pictures.
+No pickles (loading one runs its code), no copies for other frameworks, no pictures; Python files only where an
+administrator allows the repository's code. The model card is read by the plan: some models say nowhere else
+that they are rerankers.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from rerank_runtime.failure import Failure, Reason
 _ROOT_FILES = frozenset(
     {
         "config.json",
+        "README.md",
+        "chat_template.jinja",
         "config_sentence_transformers.json",
         "modules.json",
         "tokenizer.json",
@@ -30,25 +34,27 @@ _ROOT_FILES = frozenset(
 _SENTENCE_CONFIG = re.compile(r"sentence_[a-z-]+_config\.json")
 # Folders of sentence-transformers' modules, such as 1_Pooling.
 _MODULE_CONFIG = re.compile(r"\d+_[A-Za-z]+/config\.json")
+_PYTHON = re.compile(r"\w+\.py")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
 
-def select(names: Iterable[str]) -> list[str]:
+def select(names: Iterable[str], *, python: bool = False) -> list[str]:
     """The files to fetch, sorted.
+
+    Args:
+        names: The repository's files.
+        python: Whether its Python files may be run, and so are fetched.
 
     Raises:
         Failure: `InvalidSource` where there is no configuration or are no safetensors weights.
     """
     present = set(names)
     if "config.json" not in present:
-        raise Failure(
-            Reason.INVALID_SOURCE, "The repository has no config.json: it holds no model in this layout."
-        )
-    wanted = {
-        n for n in present if n in _ROOT_FILES or _SENTENCE_CONFIG.fullmatch(n) or _MODULE_CONFIG.fullmatch(n)
-    }
+        raise Failure(Reason.INVALID_SOURCE, _without_config(present))
+    patterns = (_SENTENCE_CONFIG, _MODULE_CONFIG, *((_PYTHON,) if python else ()))
+    wanted = {n for n in present if n in _ROOT_FILES or any(pattern.fullmatch(n) for pattern in patterns)}
     shards = {name for name in present if _SHARD.fullmatch(name)}
     if _WHOLE in present:
         weights = {_WHOLE}
@@ -61,3 +67,17 @@ def select(names: Iterable[str]) -> list[str]:
             "they are loaded and are not fetched: choose a revision or a repository with safetensors.",
         )
     return sorted(wanted | weights)
+
+
+def _without_config(present: set[str]) -> str:
+    if "adapter_config.json" in present:
+        return (
+            "The repository holds an adapter and no whole model: merge it into its base model, and serve the "
+            "result."
+        )
+    if any(name.endswith(".gguf") for name in present):
+        return (
+            "The repository has no config.json, only GGUF: choose one of its files with "
+            "spec.model.huggingFace.file."
+        )
+    return "The repository has no config.json: it holds no model in this layout."

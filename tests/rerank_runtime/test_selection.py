@@ -70,6 +70,8 @@ def test_selects_what_serving_needs(names: list[str], expected: list[str]) -> No
     ("names", "says"),
     [
         (["model.safetensors"], "no config.json"),
+        (["adapter_config.json", "adapter_model.safetensors"], "holds an adapter"),
+        (["README.md", "bge-Q8_0.gguf"], "only GGUF"),
         ([*BASE, "pytorch_model.bin"], "no safetensors weights"),
         ([*BASE, "model-00001-of-00002.safetensors"], "no safetensors weights"),
     ],
@@ -78,3 +80,16 @@ def test_refuses_a_repository_without_a_model(names: list[str], says: str) -> No
     with pytest.raises(Failure, match=says) as refusal:
         selection.select(names)
     assert refusal.value.reason == Reason.INVALID_SOURCE
+
+
+def test_python_is_fetched_only_where_it_may_be_run() -> None:
+    names = [*BASE, "model.safetensors", "configuration.py", "scripts/train.py", "setup.cfg"]
+    assert "configuration.py" not in selection.select(names)
+    assert selection.select(names, python=True) == sorted([*BASE, "model.safetensors", "configuration.py"])
+
+
+def test_what_a_reranker_is_known_by_is_fetched() -> None:
+    names = ["README.md", "chat_template.jinja", "modules.json", "1_LogitScore/config.json"]
+    assert selection.select([*BASE, "model.safetensors", *names]) == sorted(
+        [*BASE, "model.safetensors", *names]
+    )
