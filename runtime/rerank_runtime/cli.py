@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_runtime.plan import Device, Method
+from rerank_runtime.options import Device, Method, OnOverflow, Options
 
 app = typer.Typer(
     add_completion=False,
@@ -27,6 +27,24 @@ MethodOption = Annotated[
 ]
 DeviceOption = Annotated[
     Device, typer.Option("--device", envvar="RERANK_DEVICE", help="What the model runs on: cpu or cuda.")
+]
+Instruction = Annotated[
+    str | None, typer.Option(help="What to look for, in words, for models whose prompt has a place for it.")
+]
+MaxModelLen = Annotated[
+    int | None, typer.Option(min=1, help="Longest query and document together, in tokens.")
+]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; auto chooses.")]
+GpuMemoryUtilization = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Share of the GPU's memory that vLLM may claim.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python files of the model's repository.")
+]
+MaxTokensPerDocument = Annotated[int | None, typer.Option(min=1, help="Longest document, in tokens.")]
+MaxTokensPerQuery = Annotated[int | None, typer.Option(min=1, help="Longest query, in tokens.")]
+OverflowOption = Annotated[
+    OnOverflow, typer.Option("--on-overflow", help="What happens to longer texts: Truncate or Reject.")
 ]
 StatusPort = Annotated[int, typer.Option(help="Port of /livez, /readyz, /status and /drain.")]
 
@@ -60,14 +78,36 @@ def fetch(
 
 
 @app.command()
-def plan(directory: Directory, method: MethodOption = Method.AUTO, device: DeviceOption = Device.CPU) -> None:
+def plan(  # noqa: PLR0917 - typer reads options from parameters
+    directory: Directory,
+    method: MethodOption = Method.AUTO,
+    device: DeviceOption = Device.CPU,
+    instruction: Instruction = None,
+    max_model_len: MaxModelLen = None,
+    dtype: Dtype = None,
+    gpu_memory_utilization: GpuMemoryUtilization = None,
+    trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002 - a flag of the command line
+    max_tokens_per_document: MaxTokensPerDocument = None,
+    max_tokens_per_query: MaxTokensPerQuery = None,
+    on_overflow: OverflowOption = OnOverflow.TRUNCATE,
+) -> None:
     """Print how the model would be served, or why it would not, as JSON; exits 0 or 2."""
     from rerank_runtime import model_files  # noqa: PLC0415
     from rerank_runtime.failure import Failure  # noqa: PLC0415
-    from rerank_runtime.plan import Options  # noqa: PLC0415
     from rerank_runtime.plan import plan as decide  # noqa: PLC0415
 
-    options = Options(method, device)
+    options = Options(
+        method=method,
+        device=device,
+        instruction=instruction,
+        max_model_len=max_model_len,
+        dtype=None if dtype == "auto" else dtype,
+        gpu_memory_utilization=gpu_memory_utilization,
+        trust_remote_code=trust_remote_code,
+        max_tokens_per_document=max_tokens_per_document,
+        max_tokens_per_query=max_tokens_per_query,
+        on_overflow=on_overflow,
+    )
     try:
         decided = decide(model_files.read(directory), options)
     except Failure as failure:
@@ -82,22 +122,57 @@ def serve(  # noqa: PLR0917 - typer reads options from parameters
     name: Annotated[str, typer.Option(help="The name that requests use for the model.")] = "",
     method: MethodOption = Method.AUTO,
     device: DeviceOption = Device.CPU,
+    instruction: Instruction = None,
+    max_model_len: MaxModelLen = None,
+    dtype: Dtype = None,
+    gpu_memory_utilization: GpuMemoryUtilization = None,
+    trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002 - a flag of the command line
+    max_tokens_per_document: MaxTokensPerDocument = None,
+    max_tokens_per_query: MaxTokensPerQuery = None,
+    on_overflow: OverflowOption = OnOverflow.TRUNCATE,
     port: Annotated[int, typer.Option(help="Port of /v1/rerank.")] = 8000,
     status_port: StatusPort = 8081,
-    verify_interval: Annotated[float, typer.Option(help="Seconds between attempts to verify.")] = 60.0,
+    verify_interval: Annotated[
+        float, typer.Option(min=1.0, help="Seconds from one verification of a model that passed to the next.")
+    ] = 600.0,
 ) -> None:
-    """Serve the model with vLLM, ready once it is seen to score right."""
+    """Serve the model with vLLM, ready once it is seen to score right.
+
+    How to verify is taken from RERANK_VERIFICATION: JSON with a mode (Required, Report, Off) and cases.
+    """
+    from rerank_runtime import verification  # noqa: PLC0415
+    from rerank_runtime.failure import Failure  # noqa: PLC0415
     from rerank_runtime.serve import Serve, Settings  # noqa: PLC0415
+    from rerank_runtime.termination import write  # noqa: PLC0415
+    from rerank_runtime.verifier import Intervals  # noqa: PLC0415
 
     _log()
+    options = Options(
+        method=method,
+        device=device,
+        instruction=instruction,
+        max_model_len=max_model_len,
+        dtype=None if dtype == "auto" else dtype,
+        gpu_memory_utilization=gpu_memory_utilization,
+        trust_remote_code=trust_remote_code,
+        max_tokens_per_document=max_tokens_per_document,
+        max_tokens_per_query=max_tokens_per_query,
+        on_overflow=on_overflow,
+    )
+    try:
+        wanted = verification.Settings.from_json(os.environ.get(verification.VARIABLE, ""))
+    except Failure as failure:
+        write(failure)
+        typer.echo(failure.message, err=True)
+        raise typer.Exit(1) from failure
     settings = Settings(
         directory=directory.absolute(),
         name=name or directory.absolute().name,
-        method=method,
-        device=device,
+        options=options,
+        verification=wanted,
         port=port,
         status_port=status_port,
-        verify_interval=verify_interval,
+        intervals=Intervals(again=verify_interval),
     )
 
     async def run() -> int:

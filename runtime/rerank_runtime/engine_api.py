@@ -1,4 +1,7 @@
-"""Asking the running vLLM over its HTTP routes: for verification, draining and health."""
+"""Asking the running vLLM over its HTTP routes: for verification, draining and health.
+
+Through the guard, with its internal token, and through the intake: what is verified is what is served.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from typing import Any, Self
 import aiohttp
 
 from rerank_runtime import guard
-from rerank_runtime.verification import CASES, Answer, Case, Observation
+from rerank_runtime.verification.cases import Case
+from rerank_runtime.verification.observation import Answer, Expected, Surroundings
 
 # vLLM on a busy CPU may take a while for its first request; nothing waits for this but readiness.
 REQUEST_TIMEOUT = 60.0
+# The intake says by this header that it cut texts of a request.
+TRUNCATED = "x-rerank-truncated"
 HEALTH_TIMEOUT = 10.0
 
 
@@ -76,11 +82,12 @@ class EngineApi:
         except (TimeoutError, aiohttp.ClientError, OSError):
             return None
 
-    async def observe(self, expected_tokens: tuple[int, ...]) -> Observation:
-        """Ask everything that verification judges.
+    async def surroundings(self) -> Surroundings:
+        """What the engine says about the way it serves the model.
 
         Raises:
             aiohttp.ClientError, OSError, TimeoutError: the engine does not answer.
+            ValueError, KeyError, IndexError, TypeError: it does not answer as vLLM does.
         """
         async with self._session.get("/openapi.json") as response:
             response.raise_for_status()
@@ -88,20 +95,33 @@ class EngineApi:
         async with self._session.get("/v1/models") as response:
             response.raise_for_status()
             length = (await response.json())["data"][0]["max_model_len"]
-        answers = tuple([await self._answer(case) for case in CASES])
-        return Observation(routes, int(length), answers, expected_tokens)
+        return Surroundings(routes, int(length))
 
-    async def _answer(self, case: Case) -> Answer:
+    async def ask(self, case: Case, expected: Expected | None = None) -> Answer:
+        """Ask one case, as any caller does.
+
+        Raises: as surroundings.
+        """
         # The irrelevant text comes first: an engine that gives back the order it was given must not pass.
         documents = [case.irrelevant, case.relevant]
         body = {"model": self._model, "query": case.query, "documents": documents}
         async with self._session.post("/v1/rerank", json=body) as response:
             if response.status != 200:
-                return Answer(error=f"{response.status}: {_message(await response.text())}")
+                error = f"{response.status}: {_message(await response.text())}"
+                return Answer(case, expected=expected, error=error)
             content: dict[str, Any] = await response.json()
-        by_index = {int(entry["index"]): float(entry["relevance_score"]) for entry in content["results"]}
-        scores = tuple(by_index[index] for index in sorted(by_index))
-        return Answer(scores=scores, prompt_tokens=int(content["usage"]["prompt_tokens"]))
+            truncated = TRUNCATED in response.headers
+        scores = {int(entry["index"]): float(entry["relevance_score"]) for entry in content["results"]}
+        if sorted(scores) != [0, 1]:
+            return Answer(case, expected=expected, error=f"{len(scores)} scores for 2 documents")
+        return Answer(
+            case,
+            relevant=scores[1],
+            irrelevant=scores[0],
+            prompt_tokens=int(content["usage"]["prompt_tokens"]),
+            expected=expected,
+            truncated=truncated,
+        )
 
 
 def _message(text: str) -> str:

@@ -1,80 +1,13 @@
-"""Why the engine ended, read from its exit and the last lines of its log. Pure."""
+"""Why the engine ended or hangs, read from its exit and the last lines of its log. Pure."""
 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from rerank_runtime.engine_signs import SIGNS
 from rerank_runtime.failure import Failure, Reason
-
-
-@dataclass(frozen=True)
-class _Sign:
-    """A log line that tells the cause. `{line}` in the message stands for what the engine said."""
-
-    pattern: re.Pattern[str]
-    reason: Reason
-    message: str
-    retriable: bool = False
-
-
-def _sign(pattern: str, reason: Reason, message: str, *, retriable: bool = False) -> _Sign:
-    return _Sign(re.compile(pattern), reason, message, retriable)
-
-
-# The first that any line matches wins: causes stand before their consequences.
-_SIGNS = (
-    _sign(
-        r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUDA error: out of memory"
-        r"|No available memory for the cache"
-        r"|less than desired GPU memory utilization|CUBLAS_STATUS_ALLOC_FAILED",
-        Reason.GPU_OUT_OF_MEMORY,
-        "The GPU has too little free memory for this model: {line} "
-        "Use a GPU with more memory, or one that is not shared.",
-    ),
-    _sign(
-        r"DefaultCPUAllocator: can't allocate memory|\bMemoryError\b|Cannot allocate memory",
-        Reason.ENGINE_OUT_OF_MEMORY,
-        "The engine ran out of memory: {line} Raise resources.memory.",
-    ),
-    _sign(
-        r"No CUDA GPUs are available|Found no NVIDIA driver|Failed to infer device type"
-        r"|CUDA driver version is insufficient|no NVIDIA GPU detected",
-        Reason.ENGINE_FAILED,
-        "The engine sees no usable GPU: {line} Check the node's driver and device plugin.",
-        retriable=True,
-    ),
-    _sign(
-        r"device-side assert triggered|CUDA error: an illegal memory access",
-        Reason.ENGINE_FAILED,
-        "A computation on the GPU failed: {line}",
-        retriable=True,
-    ),
-    _sign(
-        r"Model architectures .* (are not supported|failed to be inspected)"
-        r"|does not recognize this architecture",
-        Reason.UNSUPPORTED_ARCHITECTURE,
-        "The engine does not know this model: {line}",
-    ),
-    _sign(
-        r"SafetensorError|HeaderTooLarge|InvalidHeader|MetadataIncompleteBuffer",
-        Reason.WEIGHTS_TRUNCATED,
-        "The engine cannot read the weights: {line}",
-    ),
-    _sign(
-        r"FileNotFoundError|does not appear to have a file named|No such file or directory"
-        r"|Can't load tokenizer",
-        Reason.FILE_MISSING,
-        "The engine misses a file: {line}",
-    ),
-    _sign(
-        r"No space left on device",
-        Reason.ENGINE_FAILED,
-        "The engine found no space left to write to: {line}",
-        retriable=True,
-    ),
-)
 
 # vLLM's own prefixes: "(EngineCore pid=257) ERROR 11-22 19:21:06 [core.py:1454] ". Lines of lesser levels are
 # no causes: a warning at start names errors that may come.
@@ -88,16 +21,25 @@ _NOISE = re.compile(r"^KeyError: '/(psm|mp)")
 _CONSEQUENCE = re.compile(
     r"Engine core initialization failed|EngineDeadError|WorkerProc initialization failed|See root cause"
 )
+# pydantic names the model that refused first, and what was wrong in the next line, indented.
+_REFUSED = re.compile(r"^pydantic_core\S*ValidationError: \d+ validation errors? for")
+_SIGNALS = {
+    signal.SIGILL: "the processor lacks instructions that the engine was built for; choose another node",
+    signal.SIGBUS: "a file in shared memory or of the weights could not be read; look for a full /dev/shm "
+    "or a volume that went away",
+    signal.SIGSEGV: "it crashed in native code",
+}
 _LONGEST = 400
 
 
-def explain(tail: Sequence[str], code: int, *, memory_kills: int = 0) -> Failure:
+def explain(tail: Sequence[str], code: int, *, memory_kills: int = 0, serving: bool = False) -> Failure:
     """The cause of an engine's end.
 
     Args:
         tail: The last lines of its log.
         code: Its exit code, negative where a signal ended it.
         memory_kills: How many processes of the container the kernel killed for want of memory meanwhile.
+        serving: Whether it had started before.
     """
     if memory_kills:
         return Failure(
@@ -105,20 +47,49 @@ def explain(tail: Sequence[str], code: int, *, memory_kills: int = 0) -> Failure
             "The kernel killed the engine because the container used all of its memory: "
             "raise resources.memory.",
         )
-    told = [line for line in tail if not _HARMLESS.match(line)]
-    lines = [line for line in (_PREFIX.sub("", line).strip() for line in told) if not _NOISE.match(line)]
-    for sign in _SIGNS:
+    lines = _telling(tail)
+    for sign in SIGNS:
         for line in lines:
             if sign.pattern.search(line):
-                return Failure(
-                    sign.reason, sign.message.format(line=_sentence(line)), retriable=sign.retriable
-                )
-    ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+                when = " while it served" if serving else ""
+                message = f"{sign.what}{when}: {_sentence(line)} {sign.hint}"
+                return Failure(sign.reason, message.rstrip(), retriable=sign.retriable or serving)
     return Failure(
-        Reason.ENGINE_FAILED,
-        f"The engine ended with {ended}: {_sentence(_last_error(lines))}",
+        Reason.ENGINE_FAILED, f"The engine ended with {_ended(code)}{_why(code, lines)}", retriable=True
+    )
+
+
+def hung(tail: Sequence[str], idle: float) -> Failure:
+    """An engine that has done nothing for `idle` seconds before it ever answered."""
+    lines = [_PREFIX.sub("", line).strip() for line in tail]
+    last = next((line for line in reversed(lines) if line), "")
+    said = f"Its last words were: {_sentence(last)}" if last else "It has not said a word."
+    return Failure(
+        Reason.ENGINE_HUNG,
+        f"The engine hangs while it starts: for {idle / 60:.0f} minutes it neither used the processor nor "
+        f"wrote to its log. {said} It is started again; look at the volume that it loads from, and at "
+        "the GPU.",
         retriable=True,
     )
+
+
+def _telling(tail: Sequence[str]) -> list[str]:
+    told = [_PREFIX.sub("", line).strip() for line in tail if not _HARMLESS.match(line)]
+    told = [line for line in told if not _NOISE.match(line)]
+    return [
+        f"{line} {told[i + 1]}" if _REFUSED.match(line) and i + 1 < len(told) else line
+        for i, line in enumerate(told)
+    ]
+
+
+def _ended(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _why(code: int, lines: Sequence[str]) -> str:
+    if code < 0 and -code in _SIGNALS:
+        return f": {_sentence(_SIGNALS[signal.Signals(-code)])}"
+    return f": {_sentence(_last_error(lines))}"
 
 
 def _last_error(lines: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -14,6 +15,10 @@ from collections.abc import Mapping, Sequence
 TAIL_LINES = 400
 # Time for the log's last lines to arrive once the process is gone.
 _LOG_GRACE = 2.0
+# Of vLLM's logger ("(EngineCore pid=7) ERROR 11-22 …") and of uvicorn's ("ERROR:    Exception in ASGI …").
+_ERROR = re.compile(rb"^(\(\w+ pid=\d+\) )?(ERROR|CRITICAL)\b")
+# What a process that waits says again and again (vllm/distributed/device_communicators/shm_broadcast.py).
+_WAITING = re.compile(rb"No available shared memory broadcast block|core engine proc\(s\) to (connect|start)")
 
 
 class EngineProcess:
@@ -22,6 +27,10 @@ class EngineProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.lines = 0
+        """Lines of its log that tell of work."""
+        self.error_lines = 0
+        """Those of them that tell of an error."""
         self._log = asyncio.create_task(self._pass_on())
 
     @classmethod
@@ -84,6 +93,8 @@ class EngineProcess:
             sys.stdout.buffer.flush()
             *lines, partial = (partial + chunk).split(b"\n")
             self._tail.extend(line.decode(errors="replace") for line in lines)
+            self.lines += sum(not _WAITING.search(line) for line in lines)
+            self.error_lines += sum(bool(_ERROR.match(line)) for line in lines)
             partial = partial[-65536:]
         if partial:
             self._tail.append(partial.decode(errors="replace"))

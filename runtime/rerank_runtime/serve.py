@@ -10,52 +10,67 @@ import logging
 import os
 import secrets
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import aiohttp
 
 from rerank_runtime import (
     engine,
     engine_death,
+    expectation,
+    gpu_memory,
     guard,
+    intake,
     memory_limit,
     model_files,
-    prompt_tokens,
     status_server,
     termination,
     verification,
+    workspace,
 )
 from rerank_runtime.engine_api import EngineApi
 from rerank_runtime.engine_process import EngineProcess, reap
 from rerank_runtime.failure import Failure, Reason
-from rerank_runtime.plan import Device, Method, Options, ServePlan, plan
+from rerank_runtime.options import Device, Options
+from rerank_runtime.plan import plan
+from rerank_runtime.serve_plan import ServePlan
 from rerank_runtime.status import Phase, Source, Status
+from rerank_runtime.verifier import Intervals, Verifier
+from rerank_runtime.watchdog import Sample, Watchdog, cpu_seconds
 
 log = logging.getLogger(__name__)
 
 # Seconds. The preStop hook and terminationGracePeriodSeconds (150) are longer than DRAIN_LIMIT + STOP_LIMIT.
 DRAIN_LIMIT = 120.0
 STOP_LIMIT = 15.0
-VERIFY_INTERVAL = 60.0
 HEALTH_INTERVAL = 5.0
-# /health must fail this often in a row before /livez does: a long prompt on a busy CPU is no reason to
-# restart.
-HEALTH_FAILURES = 6
 _POLL = 0.25
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long the engine may do nothing, in seconds.
+
+    Args:
+        start: Without a line of log or processor time before it listens. Loading from a slow disk uses some.
+        health: Without an answer to /health later. A long prompt on a busy CPU is no reason to restart.
+    """
+
+    start: float = 600.0
+    health: float = 180.0
+
+
+@dataclass(frozen=True)
 class Settings:
-    """What `rerank-runtime serve` is told."""
+    """What `rerank-runtime serve` is told. What the container has is added to `options` at the start."""
 
     directory: Path
     name: str
-    method: Method = Method.AUTO
-    device: Device = Device.CPU
+    options: Options = field(default_factory=Options)
+    verification: verification.Settings = field(default_factory=verification.Settings)
     port: int = engine.PORT
     status_port: int = status_server.PORT
-    verify_interval: float = VERIFY_INTERVAL
+    intervals: Intervals = field(default_factory=Intervals)
+    patience: Patience = field(default_factory=Patience)
     termination_path: Path = termination.PATH
 
 
@@ -79,13 +94,15 @@ class Serve:
         app = status_server.create_app(self.status, refresh=self._refresh, drain=self.drain)
         async with status_server.running(app, self.settings.status_port):
             try:
-                return await self._serve()
+                with workspace.workspace() as directory:
+                    return await self._serve(directory)
             except Failure as failure:
-                self.status.alive = False
-                self.status.fail(failure)
-                termination.write(failure, self.settings.termination_path)
                 log.error("%s: %s", failure.reason, failure.message)  # noqa: TRY400 - a fact, no bug
-                return 1
+                return self._end_with(failure)
+            except Exception as error:
+                log.exception("the runtime itself failed")
+                what = f"The runtime itself failed: {type(error).__name__} {error}".rstrip() + "."
+                return self._end_with(Failure(Reason.INTERNAL_ERROR, what, retriable=True))
 
     async def drain(self) -> int:
         """Take no new requests and wait for those in flight; returns how many were left at the limit."""
@@ -93,19 +110,40 @@ class Serve:
             self._draining = asyncio.create_task(self._drain())
         return await asyncio.shield(self._draining)
 
-    async def _serve(self) -> int:
+    def _end_with(self, failure: Failure) -> int:
+        self.status.alive = False
+        self.status.fail(failure)
+        termination.write(failure, self.settings.termination_path)
+        return 1
+
+    async def _serve(self, directory: Path) -> int:
         settings = self.settings
         files = await asyncio.to_thread(model_files.read, settings.directory)
-        options = Options(settings.method, settings.device, memory_limit.read())
-        self.status.plan = decided = plan(files, options)
-        tokens = await asyncio.to_thread(
-            prompt_tokens.expected, settings.directory, decided.method, verification.CASES
+        device = settings.options.device
+        options = replace(
+            settings.options,
+            memory_limit=memory_limit.read(),
+            gpu_memory=await asyncio.to_thread(gpu_memory.read) if device is Device.CUDA else None,
         )
+        self.status.plan = decided = plan(files, options)
+        expected = await asyncio.to_thread(expectation.of_built_in_cases, settings.directory, decided)
         log.info("plan %s", json.dumps(decided.as_json()))
+        template = None
+        if decided.template is not None:
+            template = workspace.write(directory / "template.jinja", decided.template)
         kills = memory_limit.kills()
         async with EngineApi(settings.port, settings.name, self._token) as self._api:
-            process = await self._start(decided)
-            work = asyncio.create_task(self._watch(self._api, decided, tokens, process.pid))
+            verifier = Verifier(
+                self._api,
+                decided,
+                settings.verification,
+                expected,
+                template=template,
+                status=self.status,
+                intervals=settings.intervals,
+            )
+            process = await self._start(decided, directory, template)
+            work = asyncio.create_task(self._watch(self._api, verifier, process))
             died = asyncio.create_task(process.wait())
             stopped = asyncio.create_task(self._stop.wait())
             try:
@@ -114,7 +152,10 @@ class Serve:
                     return await self._end(process, died)
                 if died.done():
                     raise engine_death.explain(
-                        process.tail, died.result(), memory_kills=memory_limit.kills() - kills
+                        process.tail,
+                        died.result(),
+                        memory_kills=memory_limit.kills() - kills,
+                        serving=self._up,
                     )
                 await work
                 raise AssertionError("watching the engine never ends by itself")
@@ -124,71 +165,83 @@ class Serve:
                     task.cancel()
                 await asyncio.gather(work, stopped, died, return_exceptions=True)
 
-    async def _start(self, decided: ServePlan) -> EngineProcess:
+    async def _start(self, decided: ServePlan, directory: Path, template: Path | None) -> EngineProcess:
         settings = self.settings
+        told = intake.IntakeSettings.of(decided, settings.directory, template)
+        intake_path = workspace.write(directory / "intake.json", told.to_json())
         # Without a backend token the guard lets everybody in: then nobody but this machine may come.
         host = "0.0.0.0" if os.environ.get(guard.TOKEN_HASH) else "127.0.0.1"  # noqa: S104 - the pod's address
         command = engine.command(
             decided,
             model=settings.directory,
             name=settings.name,
-            device=settings.device,
+            device=settings.options.device,
             host=host,
             port=settings.port,
+            template_path=template,
         )
         log.info("starting %s", " ".join(command))
-        environment = engine.environment(os.environ, device=settings.device, internal_token=self._token)
+        environment = engine.environment(
+            os.environ, device=settings.options.device, internal_token=self._token
+        ) | {intake.SETTINGS: str(intake_path)}
         try:
             return await EngineProcess.start(command, environment)
         except OSError as error:
             raise Failure(Reason.ENGINE_FAILED, f"vLLM cannot be started: {error}.") from error
 
-    async def _watch(self, api: EngineApi, decided: ServePlan, tokens: tuple[int, ...], pid: int) -> None:
-        while not await api.healthy():
-            reap(pid)
-            await asyncio.sleep(_POLL)
+    async def _watch(self, api: EngineApi, verifier: Verifier, process: EngineProcess) -> None:
+        await self._listening(api, process)
         self._up = True
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._check_health(api, pid))
-            group.create_task(self._become_ready(api, decided, tokens))
-
-    async def _become_ready(self, api: EngineApi, decided: ServePlan, tokens: tuple[int, ...]) -> None:
-        """Verify until it succeeds. A failure stays in the status meanwhile; a restart would not change
-        it.
-        """
-        self._enter(Phase.VERIFYING)
-        while True:
-            if await self._verify(api, decided, tokens):
-                break
-            await asyncio.sleep(self.settings.verify_interval)
-        self._enter(Phase.READY)
-        log.info("ready: %s", json.dumps(self.status.as_json()))
-
-    async def _verify(self, api: EngineApi, decided: ServePlan, tokens: tuple[int, ...]) -> bool:
         try:
-            result = verification.judge(decided, await api.observe(tokens))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
-            what = f"{type(error).__name__} {error}".strip()
-            result = verification.Result(
-                Failure(Reason.ENGINE_ERROR, f"The engine does not answer as vLLM does: {what}.")
-            )
-        self.status.verification = result
-        if result.failure is None:
-            return True
-        if self._draining is None:
-            self.status.fail(result.failure)
-        log.error("not verified: %s: %s", result.failure.reason, result.failure.message)
-        return False
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._check_health(api, verifier, process))
+                group.create_task(verifier.run())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
-    async def _check_health(self, api: EngineApi, pid: int) -> None:
-        failures = 0
+    async def _listening(self, api: EngineApi, process: EngineProcess) -> None:
+        """Wait until the engine answers.
+
+        Raises:
+            Failure: `EngineHung` where it does nothing for too long.
+        """
+        loop, limit = asyncio.get_running_loop(), self.settings.patience.start
+
+        def sample() -> Sample:
+            return Sample(loop.time(), process.lines, cpu_seconds(process.pid))
+
+        watchdog, looked = Watchdog(sample()), loop.time()
+        while not await api.healthy():
+            reap(process.pid)
+            await asyncio.sleep(_POLL)
+            if loop.time() - looked < min(HEALTH_INTERVAL, limit / 4):
+                continue
+            looked = loop.time()
+            idle = watchdog.idle_seconds(sample())
+            if idle >= limit:
+                raise engine_death.hung(process.tail, idle)
+
+    async def _check_health(self, api: EngineApi, verifier: Verifier, process: EngineProcess) -> None:
+        loop = asyncio.get_running_loop()
+        last, errors, failing = loop.time(), process.error_lines, False
         while True:
-            await asyncio.sleep(HEALTH_INTERVAL)
-            reap(pid)
-            failures = 0 if await api.healthy() else failures + 1
-            self.status.alive = failures < HEALTH_FAILURES
-            if failures == HEALTH_FAILURES:
-                log.error("the engine has not answered /health %s times in a row", failures)
+            await asyncio.sleep(min(HEALTH_INTERVAL, self.settings.patience.health / 4))
+            reap(process.pid)
+            if not await api.healthy():
+                failing, unhealthy = True, loop.time() - last
+                if unhealthy >= self.settings.patience.health:
+                    raise Failure(
+                        Reason.ENGINE_HUNG,
+                        f"The engine has not answered /health for {unhealthy:.0f} seconds. "
+                        "It is started again.",
+                        retriable=True,
+                    )
+                continue
+            if failing:
+                verifier.look_again("the engine did not answer /health for a while")
+            elif process.error_lines != errors:
+                verifier.look_again("the engine logged an error")
+            last, errors, failing = loop.time(), process.error_lines, False
 
     async def _end(self, process: EngineProcess, died: asyncio.Task[int]) -> int:
         """After SIGTERM: the last resort for requests in flight, for vLLM fails them when it shuts down."""
@@ -203,7 +256,7 @@ class Serve:
 
     async def _drain(self) -> int:
         started = asyncio.get_running_loop().time()
-        self._enter(Phase.DRAINING)
+        self.status.enter(Phase.DRAINING)
         state = await self._api.drain() if self._api else None
         while state and state.in_flight and asyncio.get_running_loop().time() - started < DRAIN_LIMIT:
             self.status.in_flight = state.in_flight
@@ -217,10 +270,6 @@ class Serve:
         if self._api and self.status.phase in (Phase.READY, Phase.DRAINING):
             state = await self._api.state()
             self.status.in_flight = state.in_flight if state else 0
-
-    def _enter(self, phase: Phase) -> None:
-        if self._draining is None or phase is Phase.DRAINING:
-            self.status.enter(phase)
 
 
 def read_source(directory: Path) -> Source | None:

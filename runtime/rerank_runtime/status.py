@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from rerank_runtime.failure import Failure
-from rerank_runtime.plan import ServePlan
-from rerank_runtime.verification import Result
+from rerank_runtime.serve_plan import ServePlan
+from rerank_runtime.verification.verdict import Result
 
 
 class Phase(StrEnum):
@@ -85,15 +85,40 @@ class Status:
         if self.download:
             body["download"] = self.download.as_json()
         if self.plan:
-            body["model"] = {
-                "family": self.plan.family,
-                "architecture": self.plan.architecture,
-                "parameters": self.plan.parameters,
-                "weightsBytes": self.plan.weights_bytes,
-                "contextLength": self.plan.context_length,
-                "scoring": {"method": str(self.plan.method), "range": self.plan.score_range},
-            }
+            body["model"] = _model(self.plan)
         if self.verification:
             body["verification"] = self.verification.as_json()
         body["inFlight"] = self.in_flight
         return body
+
+
+def _model(plan: ServePlan) -> dict[str, Any]:
+    scoring = {
+        "method": str(plan.method),
+        "range": plan.score_range,
+        "instruction": plan.instruction,
+        "templateSha256": plan.template_sha256,
+        "pointwise": plan.pointwise,
+        "maxDocuments": plan.max_documents,
+    }
+    truncation = {
+        "maxTokensPerDocument": plan.truncation.max_tokens_per_document,
+        "maxTokensPerQuery": plan.truncation.max_tokens_per_query,
+        "onOverflow": str(plan.truncation.on_overflow),
+    }
+    return {
+        "family": plan.family,
+        "architecture": plan.architecture,
+        "parameters": plan.parameters,
+        "weightsBytes": plan.weights_bytes,
+        "contextLength": plan.context_length,
+        "dtype": plan.dtype,
+        "memoryBytes": plan.memory_bytes,
+        "remoteCode": plan.remote_code,
+        "scoring": _known(scoring),
+        "truncation": _known(truncation),
+    }
+
+
+def _known(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}

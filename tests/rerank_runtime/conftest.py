@@ -50,7 +50,13 @@ class FakeVllm:
         self._monkeypatch = monkeypatch
 
     def behave(self, **behaviour: Any) -> None:
-        self._monkeypatch.setenv("FAKE_VLLM", json.dumps(behaviour))
+        """From now on, for an engine that runs too."""
+        path = self._record.with_name("fake-vllm-behaviour.json")
+        # Never half of it: the engine reads it meanwhile.
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(behaviour))
+        fresh.replace(path)
+        self._monkeypatch.setenv("FAKE_VLLM", str(path))
 
     @property
     def seen(self) -> dict[str, Any]:
@@ -71,4 +77,6 @@ def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeVllm:
     record = tmp_path / "fake-vllm.json"
     monkeypatch.setenv("FAKE_VLLM_RECORD", str(record))
     monkeypatch.delenv("RERANK_BACKEND_TOKEN_SHA256", raising=False)
-    return FakeVllm(record, monkeypatch)
+    fake = FakeVllm(record, monkeypatch)
+    fake.behave()
+    return fake

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -10,20 +11,33 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from rerank_runtime import verification
-from rerank_runtime.failure import Failure, Reason
-from rerank_runtime.plan import ServePlan
-from rerank_runtime.serve import Serve, Settings
+from rerank_runtime import engine_api
+from rerank_runtime import plan as planning
+from rerank_runtime import serve as serving
+from rerank_runtime.chat_template import quote
+from rerank_runtime.intake import IntakeSettings
+from rerank_runtime.model_files import ModelFiles
+from rerank_runtime.options import OnOverflow, Options
+from rerank_runtime.serve import Patience, Serve, Settings
+from rerank_runtime.serve_plan import ServePlan
+from rerank_runtime.verification import Case, Mode
+from rerank_runtime.verification import Settings as Verification
+from rerank_runtime.verification.cases import BUILT_IN
+from rerank_runtime.verifier import Intervals
 from tests.rerank_runtime.conftest import FakeVllm
 
 DEADLINE = 60.0
 TOKEN = "a backend token"
+# Rounds of verification in quick succession.
+OFTEN = Intervals(again=0.2, retry=0.2, confirm=0.05, spacing=0.05)
 
 
 class Pod:
@@ -110,10 +124,16 @@ async def test_becomes_ready_once_it_ranks_right(start: Start, fake_vllm: FakeVl
         "parameters": 390,
         "weightsBytes": (pod.settings.directory / "model.safetensors").stat().st_size,
         "contextLength": 512,
-        "scoring": {"method": "CrossEncoder", "range": "[0,1]"},
+        "dtype": "float32",
+        "memoryBytes": status["model"]["memoryBytes"],
+        "remoteCode": False,
+        "scoring": {"method": "CrossEncoder", "range": "[0,1]", "pointwise": True},
+        "truncation": {"onOverflow": "Truncate"},
     }
     assert status["verification"]["verified"] is True
-    assert len(status["verification"]["cases"]) == 5
+    assert status["verification"]["mode"] == "Required"
+    assert datetime.fromisoformat(status["verification"]["checkedAt"]) <= datetime.now(UTC)
+    assert len(status["verification"]["cases"]) == len(BUILT_IN)
     assert status["inFlight"] == 0
     assert (await pod.get("/readyz"))[0] == 200
     assert (await pod.get("/livez"))[0] == 200
@@ -143,8 +163,11 @@ async def test_the_engine_is_offline_and_has_no_token_of_the_hub(
     [
         ({"scores": "inverted"}, "ScoresInverted"),
         ({"scores": "constant"}, "ScoresConstant"),
+        ({"scores": "saturated"}, "ScoresSaturated"),
         ({"scores": "nan"}, "ScoresNotFinite"),
+        ({"broken": True}, "EngineError"),
         ({"routes": "embed"}, "WrongRoutes"),
+        ({"routes": "none"}, "WrongRoutes"),
         ({"extra_tokens": 1}, "PromptTokensDiffer"),
     ],
 )
@@ -161,23 +184,134 @@ async def test_wrong_scores_keep_it_unready_and_alive(
     assert await pod.stop() == 0
 
 
-async def test_verification_is_repeated_and_can_succeed(
+async def test_a_model_that_fails_later_becomes_unready_and_ready_again(
+    start: Start, fake_vllm: FakeVllm
+) -> None:
+    pod = await start(intervals=OFTEN)
+    first = await pod.phase("Ready")
+    fake_vllm.behave(scores="inverted")
+    status = await pod.phase("Failed")
+    assert status["reason"] == status["verification"]["reason"] == "ScoresInverted"
+    assert status["verification"]["verified"] is False
+    assert (await pod.get("/readyz"))[0] == 503
+    assert (await pod.get("/livez"))[0] == 200
+    fake_vllm.behave()
+    status = await pod.phase("Ready")
+    assert status["reason"] == status["message"] == ""
+    assert status["verification"]["verified"] is True
+    assert len(status["verification"]["cases"]) == len(first["verification"]["cases"])
+
+
+async def test_one_bad_round_is_confirmed_before_it_counts(
+    start: Start, fake_vllm: FakeVllm, caplog: pytest.LogCaptureFixture
+) -> None:
+    pod = await start(intervals=replace(OFTEN, confirm=1.0))
+    checked = (await pod.phase("Ready"))["verification"]["checkedAt"]
+    fake_vllm.behave(scores="inverted")
+    await _logged(caplog, "one round failed")
+    fake_vllm.behave()
+    # The confirming round passes: it is the next one that is shown.
+    status = await pod.until(lambda found: found["verification"]["checkedAt"] != checked)
+    assert (status["phase"], status["verification"]["verified"]) == ("Ready", True)
+    assert "not verified" not in caplog.text
+
+
+async def test_an_error_of_the_engine_is_followed_by_a_round(
+    start: Start, fake_vllm: FakeVllm, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "HEALTH_INTERVAL", 0.1)
+    pod = await start(intervals=replace(OFTEN, again=3600.0))
+    await pod.phase("Ready")
+    fake_vllm.behave(broken=True)
+    assert (await pod.rerank()).status == 500
+    status = await pod.phase("Failed")
+    assert status["reason"] == "EngineError"
+    assert "500" in status["message"]
+
+
+async def test_reported_only_it_serves_all_the_same(start: Start, fake_vllm: FakeVllm) -> None:
+    fake_vllm.behave(scores="inverted")
+    pod = await start(verification=Verification(Mode.REPORT))
+    status = await pod.phase("Ready")
+    assert status["verification"]["mode"] == "Report"
+    assert status["verification"]["verified"] is False
+    assert status["verification"]["reason"] == "ScoresInverted"
+    assert (await pod.get("/readyz"))[0] == 200
+
+
+async def test_switched_off_nothing_is_asked(start: Start, fake_vllm: FakeVllm) -> None:
+    fake_vllm.behave(broken=True)
+    pod = await start(verification=Verification(Mode.OFF))
+    status = await pod.phase("Ready")
+    assert status["verification"]["mode"] == "Off"
+    assert status["verification"]["verified"] is False
+    assert status["verification"]["reason"] == ""
+
+
+async def test_a_users_own_cases_must_hold(start: Start, fake_vllm: FakeVllm) -> None:
+    own = Case("panda bear", "nothing in common", "a panda bear")
+    pod = await start(verification=Verification(Mode.REQUIRED, (own,)))
+    status = await pod.phase("Failed")
+    assert status["reason"] == "ScoresInverted"
+    assert "1 of 6 your own pairs" in status["message"]
+    assert status["verification"]["cases"][0] == {"query": "panda bear", "relevant": 0.0, "irrelevant": 1.0}
+
+
+async def test_the_template_and_the_limits_reach_the_engine(
     start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = []
-    right = verification.judge
-
-    def wrong_once(plan: ServePlan, seen: verification.Observation) -> verification.Result:
-        judged.append(seen)
-        if len(judged) > 1:
-            return right(plan, seen)
-        return verification.Result(Failure(Reason.SCORES_INVERTED, "for once"))
-
-    monkeypatch.setattr(verification, "judge", wrong_once)
-    pod = await start(verify_interval=0.2)
+    template = "find answers: {{ messages[0].content }}: {{ messages[1].content }}\n\n"
+    monkeypatch.setattr(serving, "plan", _planned_with(template=template, instruction="find answers"))
+    pod = await start(options=Options(on_overflow=OnOverflow.REJECT, max_tokens_per_document=100))
     status = await pod.phase("Ready")
-    assert len(judged) == 2
-    assert status["reason"] == status["message"] == ""
+    scoring = status["model"]["scoring"]
+    assert scoring["templateSha256"] == hashlib.sha256(template.encode()).hexdigest()
+    assert scoring["instruction"] == "find answers"
+    [path] = [
+        Path(a.split("=", 1)[1]) for a in fake_vllm.seen["arguments"] if a.startswith("--chat-template=")
+    ]
+    assert path.read_text() == template
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    told = IntakeSettings.from_json(Path(fake_vllm.seen["environment"]["RERANK_INTAKE"]).read_text())
+    assert told.template_path == path
+    assert told.directory == pod.settings.directory
+    assert await pod.stop() == 0
+    with pytest.raises(FileNotFoundError):
+        path.stat()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ({"instruction": ""}, "InstructionIgnored"),
+        ({"instruction": "find other things"}, "PromptTokensDiffer"),
+    ],
+)
+async def test_a_prompt_without_the_instruction_is_seen(
+    start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch, behaviour: dict[str, Any], reason: str
+) -> None:
+    template = (
+        f"{{%- set d = {quote('find answers')} -%}}{{{{ instruction if instruction is defined else d }}}}"
+        "{{ messages[0].content }}{{ messages[1].content }}"
+    )
+    monkeypatch.setattr(serving, "plan", _planned_with(template=template, instruction="find answers"))
+    fake_vllm.behave(**behaviour)
+    pod = await start()
+    assert (await pod.phase("Failed"))["reason"] == reason
+
+
+async def test_a_template_that_is_changed_in_the_container_is_seen(
+    start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{{ messages[0].content }}: {{ messages[1].content }}\n\n"
+    monkeypatch.setattr(serving, "plan", _planned_with(template=template))
+    pod = await start(intervals=OFTEN)
+    await pod.phase("Ready")
+    [path] = [
+        Path(a.split("=", 1)[1]) for a in fake_vllm.seen["arguments"] if a.startswith("--chat-template=")
+    ]
+    path.write_text(template.rstrip())
+    assert (await pod.phase("Failed"))["reason"] == "TemplateDiffers"
 
 
 async def test_a_refused_plan_ends_the_container_with_its_reason(start: Start, model: Path) -> None:
@@ -209,6 +343,87 @@ async def test_an_engine_that_is_killed_ends_the_container(start: Start, fake_vl
         "message": "The engine ended with signal 9: its log does not say why.",
         "retriable": True,
     }
+
+
+async def test_an_engine_that_hangs_at_start_is_ended_and_explained(
+    start: Start, fake_vllm: FakeVllm
+) -> None:
+    fake_vllm.behave(deaf=True)
+    pod = await start(patience=Patience(start=2.0))
+    assert await asyncio.wait_for(pod.done, DEADLINE) == 1
+    assert pod.last_words["reason"] == "EngineHung"
+    assert pod.last_words["retriable"] is True
+    assert "waiting for a lock" in pod.last_words["message"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(fake_vllm.seen["pid"], 0)
+
+
+async def test_an_engine_that_leaves_requests_unanswered_is_ended_and_explained(
+    start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_api, "REQUEST_TIMEOUT", 0.5)
+    pod = await start(intervals=replace(OFTEN, hang=1.5))
+    await pod.phase("Ready")
+    fake_vllm.behave(stuck=True)
+    assert await asyncio.wait_for(pod.done, DEADLINE) == 1
+    assert pod.last_words["reason"] == "EngineHung"
+    assert "has not answered two short texts" in pod.last_words["message"]
+
+
+async def test_a_busy_engine_stays_ready(
+    start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_api, "REQUEST_TIMEOUT", 0.5)
+    pod = await start(intervals=OFTEN)
+    await pod.phase("Ready")
+    fake_vllm.behave(stuck=True)
+    await _logged(caplog, "did not answer a verification request in time")
+    assert (await pod.get("/readyz"))[0] == 200
+    fake_vllm.behave()
+    assert (await pod.get("/readyz"))[0] == 200
+
+
+async def test_an_engine_whose_health_is_silent_is_ended_and_explained(
+    start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_api, "HEALTH_TIMEOUT", 0.3)
+    pod = await start(patience=Patience(health=1.5))
+    await pod.phase("Ready")
+    fake_vllm.behave(sick=True)
+    assert await asyncio.wait_for(pod.done, DEADLINE) == 1
+    assert pod.last_words["reason"] == "EngineHung"
+    assert "/health" in pod.last_words["message"]
+
+
+async def test_a_tokenizer_that_is_none_is_refused(start: Start, model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "Nonsense"}}')
+    pod = await start()
+    assert await asyncio.wait_for(pod.done, DEADLINE) == 1
+    assert pod.last_words["reason"] == "TokenizerInvalid"
+
+
+async def test_a_full_disk_is_named(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rerank_runtime.workspace.tempfile.TemporaryDirectory", full)
+    pod = await start()
+    assert await asyncio.wait_for(pod.done, DEADLINE) == 1
+    assert pod.last_words["reason"] == "DiskFull"
+
+
+async def test_a_fault_of_the_runtime_itself_leaves_a_reason(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> ServePlan:
+        raise ZeroDivisionError("for once")
+
+    monkeypatch.setattr(serving, "plan", broken)
+    pod = await start()
+    assert await asyncio.wait_for(pod.done, DEADLINE) == 1
+    assert pod.last_words["reason"] == "InternalError"
+    assert "ZeroDivisionError for once" in pod.last_words["message"]
 
 
 async def test_no_vllm_to_start(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +515,21 @@ async def test_draining_without_a_pod_fails(free_port: Callable[[], int]) -> Non
         _, errors = await drain.communicate()
     assert drain.returncode == 1
     assert b"does not answer" in errors
+
+
+def _planned_with(**changes: Any) -> Callable[[ModelFiles, Options], ServePlan]:
+    """The plan of a model with something of another family's."""
+
+    def decide(files: ModelFiles, options: Options) -> ServePlan:
+        return replace(planning.plan(files, options), **changes)
+
+    return decide
+
+
+async def _logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while text not in caplog.text:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
