@@ -1,8 +1,8 @@
 """Which files of a repository are fetched: configuration, tokenizer, model card and safetensors. Pure.
 
-No pickles (loading one runs its code), no copies for other frameworks, no pictures; Python files only where an
-administrator allows the repository's code. The model card is read by the plan: some models say nowhere else
-that they are rerankers.
+No pickles (loading one runs its code), no copies for other frameworks, no pictures; Python files only where
+an administrator allows the repository's code. The model card is read by the plan: some models say nowhere
+else that they are rerankers.
 """
 
 from __future__ import annotations
