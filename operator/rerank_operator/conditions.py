@@ -100,28 +100,20 @@ def _scoring_verified(situation: Situation) -> Verdict:
 
 def _leniently_verified(situation: Situation) -> Verdict | None:
     """What there is to say where replicas may serve without having ranked right: only what they told."""
-    mode = situation.effective.scoring.verification.mode if situation.effective else "Required"
-    if mode == "Required" or not situation.ready:
+    if situation.verification == "Required" or not situation.ready:
         return None
-    if mode == "Off":
+    if situation.verification == "Off":
         message = (
             "spec.scoring.verification.mode is Off: nobody checked how this model ranks; set it to Report or"
             " Required to know"
         )
         return Verdict(type="ScoringVerified", status="Unknown", reason="VerificationOff", message=message)
-    checks = [
-        pod.report.verification if pod.report else None
-        for pod, standing in situation.newest
-        if standing.step == "Ready"
-    ]
-    failed = next(
-        (check for check in checks if check is not None and not check.verified and check.reason), None
-    )
-    if failed is not None:
-        told = " ".join(failed.message.split())
+    doubt = situation.doubt
+    if doubt is not None:
+        told = " ".join(doubt.message.split())
         message = f"{told} (it serves all the same: spec.scoring.verification.mode is Report)"
-        return Verdict(type="ScoringVerified", status="False", reason=failed.reason, message=message)
-    if all(check is not None and check.verified for check in checks):
+        return Verdict(type="ScoringVerified", status="False", reason=doubt.reason, message=message)
+    if all(check is not None and check.verified for check in situation.checks):
         return None
     message = "known texts have not been ranked yet; spec.scoring.verification.mode is Report"
     return Verdict(type="ScoringVerified", status="Unknown", reason="Verifying", message=message)

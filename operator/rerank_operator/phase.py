@@ -35,7 +35,9 @@ def message(situation: Situation, download: DownloadStatus | None) -> str:
     if situation.wanted == 0:
         return f"scaled to zero; `kubectl scale md {name} --replicas=1` starts it"
     if situation.complete:
-        return f"{situation.ready} of {situation.wanted} replicas serve"
+        serving = f"{situation.ready} of {situation.wanted} replicas serve"
+        doubt = situation.doubt
+        return f"{serving}, but {doubt.reason}: see the condition ScoringVerified" if doubt else serving
     doing = {
         "Pending": "waiting for a node"
         if not situation.scheduled

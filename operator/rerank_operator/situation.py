@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from rerank_api.effective import Effective
 from rerank_api.model_deployment import ModelDeployment
+from rerank_api.recipe import VerificationMode
 from rerank_operator import causes
 from rerank_operator.builders.source import Source
 from rerank_operator.causes import Cause, Standing, Step
+from rerank_operator.pod_status import Verification
 from rerank_operator.pods import Pod
 
 # Each attempt has another name; the status should not change with every one.
@@ -70,6 +72,24 @@ class Situation:
         """How far the most advanced newest pod that is not ready has come."""
         steps = [standing.step for _, standing in self.newest if standing.step != "Ready"]
         return max(steps, key=causes.STEPS.index, default="Pending")
+
+    @property
+    def verification(self) -> VerificationMode:
+        """Whether ranking right is required of the newest pods."""
+        return self.effective.scoring.verification.mode if self.effective is not None else "Required"
+
+    @property
+    def checks(self) -> tuple[Verification | None, ...]:
+        """What the newest pods that are ready told of their verification; None from one that has not told."""
+        reports = [pod.report for pod, standing in self.newest if standing.step == "Ready"]
+        return tuple(report.verification if report is not None else None for report in reports)
+
+    @property
+    def doubt(self) -> Verification | None:
+        """A verification that failed, and keeps nothing from serving, since it is only reported."""
+        if self.verification != "Report":
+            return None
+        return next((c for c in self.checks if c is not None and not c.verified and c.reason), None)
 
     @property
     def complete(self) -> bool:

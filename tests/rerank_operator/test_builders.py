@@ -1,6 +1,8 @@
 """What is applied, against golden YAML. `UPDATE_GOLDEN=1 pytest …` writes the files anew, for review."""
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import yaml
 
 from rerank_api.api_key import APIKey
+from rerank_api.effective import effective
 from rerank_operator.builders.config_map import config_map
 from rerank_operator.builders.metadata import digest, with_applied
 from rerank_operator.builders.secret import api_key_secret
@@ -42,6 +45,30 @@ CASES: dict[str, dict[str, Any]] = {
         "resources": {"gpu": {"count": 1, "resourceName": "amd.com/gpu"}},
         "scoring": {"method": "CrossEncoder"},
     },
+    "engine-scoring-and-storage": {
+        "model": {"huggingFace": {"repo": "org/rerankers-GGUF", "file": "*Q8_0.gguf"}},
+        "resources": {"gpu": {"count": 1}},
+        "engine": {"maxModelLen": 4096, "dtype": "bfloat16", "gpuMemoryUtilization": 0.5},
+        "scoring": {
+            "method": "CrossEncoder",
+            "instruction": "Find what $(HOME) costs in $",
+            "truncation": {
+                "maxTokensPerDocument": 1024,
+                "maxTokensPerQuery": 128,
+                "onOverflow": "Reject",
+            },
+            "verification": {
+                "mode": "Report",
+                "cases": [{"query": "Wie viel?", "relevant": "Zwölf $.", "irrelevant": 'Ein "Hut".'}],
+            },
+        },
+        "storage": {"persistentVolumeClaim": {"claimName": "cache"}},
+    },
+    "code-of-the-repository": {
+        "model": {"huggingFace": {"repo": "org/own-code", "revision": COMMIT}},
+        "engine": {"trustRemoteCode": True},
+        "storage": {"ephemeral": {"sizeLimit": "20Gi"}},
+    },
     "pinned-in-the-spec": {"model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}}},
 }
 
@@ -49,7 +76,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_children_are_as_in_the_golden_file(case: str) -> None:
     of = model(**CASES[case])
-    source = source_of(of, hub_endpoint=None)
+    source = source_of(of, hub_endpoint=None, remote_code=effective(of.spec).engine.trust_remote_code)
     pin = COMMIT if source.needs_pin else None
     children = [
         with_applied(child)
@@ -61,7 +88,9 @@ def test_children_are_as_in_the_golden_file(case: str) -> None:
     ]
     file = GOLDEN / f"{case}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
-        file.write_text(yaml.dump_all(children, Dumper=_Plain, sort_keys=False, width=110))
+        file.write_text(
+            yaml.dump_all(children, Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
+        )
     assert children == list(yaml.safe_load_all(file.read_text()))
 
 
@@ -81,11 +110,35 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
     base = template()
     assert template(replicas=5) == base
     assert template(aliases=["a"]) == base
+    # What says no more than the defaults is no change.
+    defaults = {
+        "resources": {"gpu": {"count": 1, "resourceName": "nvidia.com/gpu"}, "cpu": "1", "memory": "8Gi"},
+        "engine": {"dtype": "auto", "trustRemoteCode": False},
+        "scoring": {
+            "method": "Auto",
+            "truncation": {"onOverflow": "Truncate"},
+            "verification": {"mode": "Required", "cases": []},
+        },
+    }
+    assert template(**defaults) == base
     for change in (
         {"resources": {"memory": "9Gi"}},
         {"scoring": {"method": "Cosine"}},
         {"model": {"huggingFace": {"repo": "org/name", "revision": "v2"}}},
         {"scheduling": {"nodeSelector": {"a": "b"}}},
+        {"model": {"huggingFace": {"repo": "org/name", "file": "a.gguf"}}},
+        {"engine": {"maxModelLen": 512}},
+        {"engine": {"dtype": "float16"}},
+        {"engine": {"gpuMemoryUtilization": 0.5}},
+        {"engine": {"trustRemoteCode": True}},
+        {"scoring": {"instruction": "Find it"}},
+        {"scoring": {"truncation": {"maxTokensPerDocument": 9}}},
+        {"scoring": {"truncation": {"maxTokensPerQuery": 9}}},
+        {"scoring": {"truncation": {"onOverflow": "Reject"}}},
+        {"scoring": {"verification": {"mode": "Off"}}},
+        {"scoring": {"verification": {"cases": [{"query": "q", "relevant": "r", "irrelevant": "i"}]}}},
+        {"storage": {"persistentVolumeClaim": {"claimName": "c"}}},
+        {"storage": {"ephemeral": {"sizeLimit": "1Gi"}}},
     ):
         changed = template(**change)
         assert (
@@ -105,6 +158,34 @@ def test_the_serving_container_gets_neither_token_nor_hub() -> None:
 def test_a_rollout_on_gpus_needs_no_spare_one() -> None:
     strategy = built(model())["spec"]["strategy"]
     assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_texts_reach_the_runtime_letter_by_letter() -> None:
+    """The kubelet replaces $(NAME) and $$: what it makes of our arguments is what the user wrote."""
+    case = {"query": "$(HOME) $$ $x", "relevant": "é\n", "irrelevant": "\\"}
+    said = "$(RERANK_BACKEND_TOKEN_SHA256) costs $5, or $$(5)"
+    of = model(scoring={"instruction": said, "verification": {"cases": [case]}})
+    (serve,) = built(of)["spec"]["template"]["spec"]["containers"]
+    (instruction,) = [a for a in serve["args"] if a.startswith("--instruction=")]
+    (told,) = [v["value"] for v in serve["env"] if v["name"] == "RERANK_VERIFICATION"]
+    assert expanded(instruction) == f"--instruction={said}"
+    assert json.loads(expanded(told)) == {"mode": "Required", "cases": [case]}
+
+
+def expanded(text: str) -> str:
+    """As the kubelet does it (k8s.io/kubernetes/third_party/forked/golang/expansion), all names known."""
+    return re.sub(r"\$(\$|\([^)]*\))", lambda m: "$" if m[1] == "$" else "SECRET", text)
+
+
+def test_the_longest_cases_fit_into_a_variable() -> None:
+    """Linux takes no variable longer than 128 KiB (MAX_ARG_STRLEN), and the pod would not start."""
+    case = {"query": "\x01" * 400, "relevant": "\x01" * 800, "irrelevant": "\x02" * 800}
+    for text in ("\x01", "😀", "$"):
+        worst = {name: text * len(value) for name, value in case.items()}
+        of = model(scoring={"verification": {"cases": [worst] * 10}})
+        (serve,) = built(of)["spec"]["template"]["spec"]["containers"]
+        (told,) = [v["value"] for v in serve["env"] if v["name"] == "RERANK_VERIFICATION"]
+        assert len(f"RERANK_VERIFICATION={told}".encode()) < 128 * 1024
 
 
 def test_the_installed_hub_is_the_default_and_part_of_the_source() -> None:

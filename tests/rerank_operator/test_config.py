@@ -33,6 +33,18 @@ def test_what_is_not_set_has_a_default() -> None:
     )
 
 
+def test_reviewed_code_is_a_list() -> None:
+    listed = {f"org/name@{'0' * 40}", f"a.b/c-d_e@{'f' * 40}"}
+    found = from_environment({**COMPLETE, "RERANK_REMOTE_CODE": " ,".join(listed)})
+    assert found.remote_code == listed
+
+
+def test_the_catalog_is_a_directory() -> None:
+    assert from_environment({**COMPLETE, "RERANK_CATALOG_DIR": " "}).catalog_directory is None
+    found = from_environment({**COMPLETE, "RERANK_CATALOG_DIR": "/etc/rerank/catalog"})
+    assert found.catalog_directory == Path("/etc/rerank/catalog")
+
+
 def test_namespaces_are_a_list() -> None:
     found = from_environment({**COMPLETE, "RERANK_WATCH_NAMESPACES": "b, a,,b"})
     assert found.watch_namespaces == ("a", "b")
@@ -51,6 +63,9 @@ def test_a_missing_variable_is_named(name: str) -> None:
         ("RERANK_HF_ENDPOINT", "hub.example.com"),
         ("RERANK_HF_ENDPOINT", "https://me:pw@hub.example.com"),
         ("RERANK_GATEWAY_URL", "gateway"),
+        ("RERANK_REMOTE_CODE", "org/name"),
+        ("RERANK_REMOTE_CODE", f"org/name@{'0' * 40},org/other@main"),
+        ("RERANK_REMOTE_CODE", f"org/name@{'0' * 41}"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:

@@ -3,6 +3,8 @@
 The API server's own behaviour is not played here: tests/apiserver has the real one.
 """
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from rerank_operator.events import Recorder
 from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Reports
 from rerank_operator.pod_status import Report
-from tests.rerank_operator.samples import report
+from tests.rerank_operator.samples import COMMIT, report
+from tests.rerank_operator.test_catalog import entry
 
 SETTINGS = Settings(
     namespace="rerank-system",
@@ -41,19 +44,30 @@ class Objects(Cluster):
         self.pods = pods or []
         self.refusals: dict[str, ApiError] = {}
         self.writes: list[str] = []
+        self.applied: dict[str, Object] = {}
         self.status: Object = {}
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
-        return self.objects.get(resource.kind)
+        found = self.objects.get(resource.kind)
+        if resource.kind == "CatalogModel" and found is not None and found["metadata"]["name"] != name:
+            return None
+        return found
 
     async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> list[Object]:
         assert labels == "rerank.dev/model=minilm"
         return self.pods
 
+    async def pages(
+        self, resource: Resource, namespace: str | None, *, labels: str = ""
+    ) -> AsyncIterator[Object]:
+        if resource.kind in self.objects:
+            yield self.objects[resource.kind]
+
     async def apply(self, intent: Object, *, resource_version: str | None) -> Object:
         if intent["kind"] in self.refusals:
             raise self.refusals[intent["kind"]]
         self.writes.append(intent["kind"])
+        self.applied[intent["kind"]] = intent
         return intent
 
     async def apply_status(self, resource: Resource, live: Object, status: Object) -> Object:
@@ -109,12 +123,14 @@ def ready_pod(template: str = "") -> Object:
     }
 
 
-def reconciler(api: Objects, answer: Report | None = None) -> ModelReconciler:
+def reconciler(
+    api: Objects, answer: Report | None = None, *, settings: Settings = SETTINGS
+) -> ModelReconciler:
     return ModelReconciler(
         api=api,
         reports=Reports(asker=Pods(answer)),
         recorder=Recorder(api=api, instance="i"),
-        settings=SETTINGS,
+        settings=settings,
         users=Users(),
         backend_master=b"m" * 32,
     )
@@ -174,3 +190,91 @@ async def test_a_replica_that_serves_without_telling_is_asked_again() -> None:
 
 async def test_the_master_is_in_no_representation() -> None:
     assert "mmmm" not in repr(reconciler(Objects()))
+
+
+USES: Object = {"model": {"catalog": "qwen3"}}
+
+
+def arguments(api: Objects, kind: str = "containers") -> list[str]:
+    (container,) = api.applied["Deployment"]["spec"]["template"]["spec"][kind]
+    found: list[str] = container["args"]
+    return found
+
+
+async def test_a_catalog_entry_and_own_fields_come_together() -> None:
+    defaults = {
+        "resources": {"gpu": {"count": 0}, "memory": "12Gi"},
+        "scoring": {"instruction": "Find it", "truncation": {"maxTokensPerQuery": 64}},
+    }
+    found = entry("qwen3", defaults=defaults)
+    found["spec"]["source"]["huggingFace"]["file"] = "*.gguf"
+    own = {"truncation": {"maxTokensPerDocument": 512}}
+    api = Objects(resource(**USES, resources={"memory": "9Gi"}, scoring=own), found)
+    assert await look(api) is None
+    assert "--repo=org/entry" in arguments(api, "initContainers")
+    assert "--file=*.gguf" in arguments(api, "initContainers")
+    assert {
+        "--instruction=Find it",
+        "--max-tokens-per-query=64",
+        "--max-tokens-per-document=512",
+    } <= set(arguments(api))
+    (serve,) = api.applied["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert serve["resources"]["limits"] == {"memory": "9Gi"}
+    assert api.status["model"] == {"catalog": "qwen3", "repo": "org/entry"}
+    assert api.status["effective"]["scoring"]["truncation"] == {
+        "maxTokensPerDocument": 512,
+        "maxTokensPerQuery": 64,
+        "onOverflow": "Truncate",
+    }
+
+
+async def test_an_absent_entry_is_told_and_looked_for_again() -> None:
+    api = Objects(resource(**USES), entry("qwen3-reranker"))
+    assert await look(api) == 15
+    assert api.writes == ["status", "event CatalogModelNotFound"]
+    assert api.status["phase"] == "Failed"
+    assert "did you mean qwen3-reranker?" in api.status["message"]
+
+
+async def test_an_entry_that_vanishes_leaves_the_replicas_as_they_are() -> None:
+    known = {"catalog": "qwen3", "repo": "org/entry", "revision": COMMIT, "family": "qwen3"}
+    running = {
+        "kind": "Deployment",
+        "metadata": {"name": "rerank-minilm"},
+        "spec": {"template": {"metadata": {"annotations": {"rerank.dev/template": "t" * 16}}}},
+    }
+    body = {**resource(**USES), "status": {"model": known, "effective": {"resources": {"cpu": "3"}}}}
+    api = Objects(body, running, pods=[ready_pod("t" * 16)])
+    assert await look(api, report()) == 15
+    assert not api.applied
+    assert "event CatalogModelNotFound" in api.writes
+    assert api.status["phase"] == "Degraded"
+    assert api.status["ready"] == "1/1"
+    assert api.status["model"] == known, "the gateway knows the model by its repository still"
+    assert api.status["effective"]["resources"]["cpu"] == "3", "what runs"
+
+
+async def test_code_that_nobody_allowed_is_told() -> None:
+    source = {"huggingFace": {"repo": "org/own-code", "revision": COMMIT}}
+    body = resource(model=source, engine={"trustRemoteCode": True})
+    api = Objects(body)
+    assert await look(api) == 15
+    assert api.writes == ["status", "event RemoteCodeNotAllowed"]
+    assert api.status["phase"] == "Failed"
+    assert f"org/own-code@{COMMIT}" in api.status["message"]
+
+    api = Objects(body)
+    settings = replace(SETTINGS, remote_code=frozenset({f"org/own-code@{COMMIT}"}))
+    assert await reconciler(api, settings=settings).reconcile("team", "minilm") is None
+    assert "--trust-remote-code" in arguments(api)
+    assert "--trust-remote-code" in arguments(api, "initContainers")
+
+
+async def test_the_users_of_an_entry_are_noted_and_forgotten() -> None:
+    api = Objects(resource(**USES), entry("qwen3"))
+    subject = reconciler(api)
+    await subject.reconcile("team", "minilm")
+    assert subject.users.of("qwen3") == {("team", "minilm")}
+    del api.objects["ModelDeployment"]
+    await subject.reconcile("team", "minilm")
+    assert subject.users.of("qwen3") == frozenset()

@@ -167,3 +167,10 @@ def test_more_than_wanted_still_satisfies(value: dict[str, Any], name: str, extr
 )
 def test_comparing(want: Any, have: Any, equal: bool) -> None:
     assert satisfied(want, have) is equal
+
+
+@pytest.mark.parametrize(("live", "same"), [("1536Mi", True), ("1.5Gi", True), ("2Gi", False), (None, False)])
+def test_a_size_limit_is_compared_as_a_quantity(live: str | None, same: bool) -> None:
+    """The API server writes 1.5Gi as 1536Mi: that is no reason to apply anything."""
+    there = {"emptyDir": {"sizeLimit": live} if live else {}}
+    assert satisfied({"emptyDir": {"sizeLimit": "1.5Gi"}}, there) is same

@@ -118,6 +118,11 @@ async def test_nobody_there(serve: Any, poller: Poller) -> None:
         b'{"phase": "Ready", "source": {"repo": "o/n", "revision": "main"}}',
         json.dumps({"phase": "Failed", "message": "x" * 5000}).encode(),
         json.dumps({"phase": "Ready", "model": {"family": "x" * 65}}).encode(),
+        json.dumps(
+            {"phase": "Ready", "model": {"scoring": {"method": "m", "range": "r", "templateSha256": "abc"}}}
+        ).encode(),
+        b'{"phase": "Ready", "verification": {"verified": true, "cases": [{"query": "q", "relevant": NaN}]}}',
+        b'{"phase": "Ready", "verification": {"verified": true, "mode": "Perhaps"}}',
         b"[" * 60_000,
     ],
 )

@@ -10,6 +10,7 @@ from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
 from rerank_operator import phase, status
 from rerank_operator.conditions import verdicts
 from rerank_operator.events import Notice, notices
+from rerank_operator.pod_status import Report
 from rerank_operator.pods import Container
 from rerank_operator.situation import Obstacle, Situation, replica_failure
 from tests.rerank_operator.samples import COMMIT, DONE, RUNNING, ended, model, pod, report, serving, situation
@@ -20,6 +21,17 @@ GATED = Container(state="terminated", ending=ended(told="RepositoryGated", messa
 
 ORDER = ("Scheduled", "Downloaded", "Serving", "ScoringVerified", "Progressing", "Ready")
 T, F, U = "True", "False", "Unknown"
+
+
+def verifying(mode: str) -> ModelDeployment:
+    return model(scoring={"verification": {"mode": mode}})
+
+
+def checked(mode: str, reason: str = "", *, phase: str = "Ready") -> Report:
+    """A report with the outcome of a verification; without a reason it was good."""
+    outcome = {"verified": not reason, "mode": mode, "reason": reason, "message": "hi beat the panda"}
+    return report(phase, verification=outcome)
+
 
 CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
     "nothing yet": (situation(), "Pending", (U, U, F, U, T, F), "Waiting"),
@@ -57,6 +69,39 @@ CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
         "ScoresInverted",
     ),
     "ready": (situation(serving()), "Ready", (T, T, T, T, T, T), "Ready"),
+    "serves although it ranks wrong, as was asked for": (
+        situation(serving(report=checked("Report", "ScoresInverted")), of=verifying("Report")),
+        "Ready",
+        (T, T, T, F, T, T),
+        "Ready",
+    ),
+    "serves and ranks right, where that is only reported": (
+        situation(serving(report=checked("Report")), of=verifying("Report")),
+        "Ready",
+        (T, T, T, T, T, T),
+        "Ready",
+    ),
+    "serves and has not told yet how it ranks": (
+        situation(serving(), of=verifying("Report")),
+        "Ready",
+        (T, T, T, U, T, T),
+        "Ready",
+    ),
+    "serves and nobody asked how it ranks": (
+        situation(serving(), of=verifying("Off")),
+        "Ready",
+        (T, T, T, U, T, T),
+        "Ready",
+    ),
+    "ranks wrong on its way, as is only reported": (
+        situation(
+            pod(fetch=DONE, serve=RUNNING, report=checked("Report", "ScoresInverted", phase="Verifying")),
+            of=verifying("Report"),
+        ),
+        "Verifying",
+        (T, T, F, U, T, F),
+        "Verifying",
+    ),
     "one of two": (
         situation(serving("p1"), pod("p2"), of=model(replicas=2)),
         "Degraded",
@@ -231,6 +276,12 @@ def told(before: str, after: str) -> list[Notice]:
         ("starting", "verifying", []),
         ("verifying", "wrong order", [("Warning", "ScoresInverted")]),
         ("verifying", "ready", [("Normal", "ScoringVerified"), ("Normal", "Ready")]),
+        (
+            "verifying",
+            "serves although it ranks wrong, as was asked for",
+            [("Warning", "ScoresInverted"), ("Normal", "Ready")],
+        ),
+        ("verifying", "serves and nobody asked how it ranks", [("Normal", "Ready")]),
         ("ready", "scaled to zero", [("Normal", "ScaledToZero")]),
         ("ready", "starting", [("Normal", "Starting")]),
         ("ready", "one of two", [("Normal", "Downloading"), ("Normal", "RollingOut")]),
@@ -254,6 +305,11 @@ def test_each_transition_is_told_once(before: str, after: str, wanted: list[tupl
             ),
             "1/1",
         ),
+        (
+            "serves although it ranks wrong, as was asked for",
+            "1 of 1 replicas serve, but ScoresInverted: see the condition ScoringVerified",
+            "1/1",
+        ),
         ("gated", "ask for access", "0/1"),
         ("scaled to zero", "scaled to zero; `kubectl scale md minilm --replicas=1` starts it", "0/0"),
         ("name taken while it serves", "1 of 1 replicas serve; Service rerank-minilm exists", "1/1"),
@@ -262,3 +318,65 @@ def test_each_transition_is_told_once(before: str, after: str, wanted: list[tupl
 def test_the_sentence_for_people(case: str, sentence: str, ready: str) -> None:
     found = status.model_status(CASES[case][0], gateway_url="http://g", now=NOW)
     assert (found.message, found.ready) == (sentence, ready)
+
+
+def test_what_was_reported_stands_in_the_status() -> None:
+    told = report(
+        model={
+            "family": "qwen3",
+            "dtype": "bfloat16",
+            "memoryBytes": 4 * 2**30,
+            "scoring": {
+                "method": "CrossEncoder",
+                "range": "[0,1]",
+                "instruction": "Find it",
+                "templateSha256": "a" * 64,
+                "pointwise": True,
+            },
+        },
+        verification={
+            "verified": True,
+            "mode": "Required",
+            "checkedAt": "2026-11-22T12:00:00Z",
+            "cases": [
+                {"query": "q" * 200, "language": "en", "relevant": 0.123456, "irrelevant": 1e-9},
+                {"query": "not scored"},
+            ],
+        },
+    )
+    of = model(model={"catalog": "qwen3-reranker-0.6b"})
+    subject = replace(situation(serving(report=told)), model=of)
+    found = status.as_written(status.model_status(subject, gateway_url="http://g", now=NOW))
+    assert found["model"] == {
+        "catalog": "qwen3-reranker-0.6b",
+        "repo": "org/name",
+        "revision": COMMIT,
+        "family": "qwen3",
+        "dtype": "bfloat16",
+        "memoryBytes": 4 * 2**30,
+        "scoring": {
+            "method": "CrossEncoder",
+            "range": "[0,1]",
+            "templateSHA256": "a" * 64,
+            "instruction": "Find it",
+            "cases": [
+                {"query": "q" * 128, "language": "en", "relevant": 0.1235, "irrelevant": 0.0},
+                {"query": "not scored"},
+            ],
+        },
+    }
+
+
+def test_what_is_in_effect_stands_in_the_status() -> None:
+    of = model(resources={"cpu": 2}, scoring={"instruction": "Find it"})
+    found = status.as_written(status.model_status(situation(of=of), gateway_url="http://g", now=NOW))
+    assert found["effective"] == {
+        "resources": {"gpu": {"count": 1, "resourceName": "nvidia.com/gpu"}, "cpu": "2", "memory": "8Gi"},
+        "engine": {"dtype": "auto", "trustRemoteCode": False},
+        "scoring": {
+            "method": "Auto",
+            "instruction": "Find it",
+            "truncation": {"onOverflow": "Truncate"},
+            "verification": {"mode": "Required", "cases": []},
+        },
+    }

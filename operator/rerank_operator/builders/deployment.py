@@ -17,6 +17,7 @@ GRACE_SECONDS = 150
 # Downloading and loading takes long; past this the Deployment says that it makes no progress, and goes on.
 PROGRESS_DEADLINE_SECONDS = 1800
 
+_STORE = "/weights"
 _REQUESTED_CORES = {"containerName": SERVE, "resource": "requests.cpu"}
 
 
@@ -89,6 +90,7 @@ def _template(
         "containers": [_serve(model, effective=effective, source=source, settings=settings)],
         "volumes": [
             _models_volume(model),
+            *_weights_volumes(model),
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
@@ -106,12 +108,23 @@ def _models_volume(model: ModelDeployment) -> Object:
     claim, storage = model.spec.model.persistent_volume_claim, model.spec.storage
     if claim is not None:
         return {"name": "models", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
-    if storage is not None and storage.persistent_volume_claim is not None:
-        kept = storage.persistent_volume_claim
-        return {"name": "models", "persistentVolumeClaim": {"claimName": kept.claim_name}}
     if storage is not None and storage.ephemeral is not None:
         return {"name": "models", "emptyDir": {"sizeLimit": storage.ephemeral.size_limit}}
     return {"name": "models", "emptyDir": {}}
+
+
+def _weights_volumes(model: ModelDeployment) -> list[Object]:
+    """The volume that downloads are kept on and shared through, if any; /models holds links to it."""
+    storage = model.spec.storage
+    if storage is None or storage.persistent_volume_claim is None:
+        return []
+    claim = {"claimName": storage.persistent_volume_claim.claim_name}
+    return [{"name": "weights", "persistentVolumeClaim": claim}]
+
+
+def _weights_mounts(model: ModelDeployment, *, read_only: bool) -> list[Object]:
+    mount: Object = {"mountPath": _STORE} | ({"readOnly": True} if read_only else {})
+    return [{"name": volume["name"], **mount} for volume in _weights_volumes(model)]
 
 
 def _fetch(model: ModelDeployment, *, effective: Effective, source: Source, settings: PodSettings) -> Object:
@@ -125,7 +138,9 @@ def _fetch(model: ModelDeployment, *, effective: Effective, source: Source, sett
     args = ["fetch", f"--repo={source.repo}", f"--revision={source.revision}"]
     if source.endpoint is not None:
         args.append(f"--endpoint={source.endpoint}")
-    args.append(f"--dir={source.fetch_directory}")
+    args.append("--dir=/models")
+    if _weights_volumes(model):
+        args.append(f"--store={_STORE}")
     if source.file is not None:
         args.append(f"--file={source.file}")
     if effective.engine.trust_remote_code:
@@ -139,6 +154,7 @@ def _fetch(model: ModelDeployment, *, effective: Effective, source: Source, sett
         "resources": _resources(effective.resources, gpu=False),
         "volumeMounts": [
             {"name": "models", "mountPath": "/models"},
+            *_weights_mounts(model, read_only=False),
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own volume
         ],
         **_hardened(),
@@ -176,6 +192,7 @@ def _serve(model: ModelDeployment, *, effective: Effective, source: Source, sett
             {"name": "models", "mountPath": "/models/pvc", "readOnly": True}
             if on_volume
             else {"name": "models", "mountPath": "/models", "readOnly": True},
+            *_weights_mounts(model, read_only=True),
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own volume
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  # the pod's own volume
         ],

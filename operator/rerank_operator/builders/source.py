@@ -13,11 +13,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the weights come from. `key` names it in the ConfigMap, on the pods and on a volume of downloads.
+    """Where the weights come from. `key` names it in the ConfigMap and on the pods.
 
     Attributes:
         directory: where the serving container finds the weights.
-        fetch_directory: where the fetching container puts them.
         repo: repository, None for a volume.
         revision: branch, tag or commit, None for a volume.
         file: pattern of the one GGUF file to take, None for the repository's choice.
@@ -27,7 +26,6 @@ class Source:
 
     key: str
     directory: str
-    fetch_directory: str = "/models"
     repo: str | None = None
     revision: str | None = None
     file: str | None = None
@@ -72,13 +70,9 @@ def source_of(
     if remote_code:
         more["code"] = "remote"
     key = digest([hub.repo, hub.revision, endpoint, *([more] if more else [])])
-    # Several models may keep their downloads on one volume.
-    shared = model.spec.storage is not None and model.spec.storage.persistent_volume_claim is not None
-    folder = f"/models/{key}" if shared else "/models"
     return Source(
         key=key,
-        directory=f"{folder}/model",
-        fetch_directory=folder,
+        directory="/models/model",
         repo=hub.repo,
         revision=hub.revision,
         file=hub.file,
