@@ -1,0 +1,165 @@
+"""The model's own tokenizer as the intake needs it: how many tokens, surely not more than, cut to so many."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_FIRST_BEYOND_ASCII, _LAST_CODE_POINT = 0x80, 0x10FFFF
+_BLOCK = 256
+_SURROGATES = range(0xD800, 0xE000)
+# A text that is longer than this many characters for each token that may stay is looked at piece by piece.
+_CHARACTERS_PER_TOKEN = 16
+# How far behind the last token that stays a piece goes on: what follows it can change the tokens at its end
+# only. WordPiece reads a word of up to 100 characters as pieces and a longer one as one unknown token.
+_BEYOND = 128
+_ATTEMPTS = 8
+
+
+class TextTokenizer:
+    """A fast tokenizer, without the truncation and padding that its file may ask for.
+
+    Safe for use by several threads.
+
+    Args:
+        definition: tokenizer.json.
+    """
+
+    def __init__(self, definition: dict[str, Any]) -> None:
+        from tokenizers import Tokenizer  # noqa: PLC0415 - pid 1 must start fast and does without
+
+        self._tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(definition))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._per_character = _most_per_character(definition)
+        self._growths = _growths(self._tokenizer)
+
+    @classmethod
+    def read(cls, directory: Path) -> TextTokenizer:
+        """The tokenizer of a model's directory.
+
+        Raises:
+            OSError, ValueError: there is none, or it cannot be read.
+        """
+        return cls(json.loads((directory / "tokenizer.json").read_bytes()))
+
+    def special(self, *, pair: bool) -> int:
+        """Tokens that go around one text, or around a pair of texts."""
+        return int(self._tokenizer.num_special_tokens_to_add(pair))
+
+    def most(self, text: str) -> int:
+        """A number of tokens that the text surely does not exceed, special ones not counted. Cheap.
+
+        A token stands for one byte of normalised text at least. Of ASCII no normaliser makes more
+        characters; of other texts some do (`ﷺ` becomes 18 letters by NFKC).
+        """
+        if text.isascii():
+            return self._per_character * len(text) + 1
+        growth = next((times for characters, times in self._growths if characters.search(text)), 1)
+        return growth * self._per_character * len(text.encode()) + 1
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones not counted."""
+        return [len(e) for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def prompt_counts(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones counted: as vLLM reads a whole prompt."""
+        return [len(e) for e in self._tokenizer.encode_batch_fast(list(prompts))]
+
+    def prefix(self, text: str, tokens: int) -> str:
+        """A text of which only the first `tokens` matter, without most of what comes behind them.
+
+        It still has more tokens than that where the whole text has. So a text of megabytes costs no more
+        than one that fits.
+        """
+        size = _CHARACTERS_PER_TOKEN * (tokens + _BEYOND)
+        while size < len(text):
+            # Ends between words where there are any: a word that is parted has other tokens.
+            space = text.rfind(" ", size // 2, size)
+            start = text[: size if space < 0 else space]
+            if self.counts([start])[0] > tokens + _BEYOND:
+                return start
+            size *= 4
+        return text
+
+    def cut(self, texts: Sequence[str], tokens: Sequence[int]) -> list[str]:
+        """The longest beginning of each text that has at most so many tokens, special ones not counted.
+
+        It ends between two tokens of the text. A beginning can have more tokens than it had as a part of
+        the whole: then it is cut again.
+        """
+        found = [self.prefix(text, most) for text, most in zip(texts, tokens, strict=True)]
+        too_long = list(range(len(found)))
+        for attempt in itertools.count():
+            encodings = self._tokenizer.encode_batch([found[i] for i in too_long], add_special_tokens=False)
+            # A few attempts do; the allowance only shrinks so that there is an end for certain.
+            less = 2**attempt if attempt > _ATTEMPTS else 0
+            for i, encoding in zip(too_long, encodings, strict=True):
+                if len(encoding.ids) > tokens[i]:
+                    found[i] = found[i][: _end(encoding.offsets, max(0, tokens[i] - less))]
+            too_long = [
+                i for i, e in zip(too_long, encodings, strict=True) if len(e.ids) > tokens[i] and found[i]
+            ]
+            if not too_long:
+                break
+        return found
+
+
+def _end(offsets: Sequence[tuple[int, int]], tokens: int) -> int:
+    """Where a text ends after so many of its tokens, in characters."""
+    if tokens == 0:
+        return 0
+    # Several tokens may share a character, which then goes with the first that is cut.
+    return min(offsets[tokens - 1][1], offsets[tokens][0])
+
+
+def _most_per_character(definition: dict[str, Any]) -> int:
+    """2 where a text is split within words and each part gets a mark of its own (`▁`), else 1."""
+    kinds = {entry["type"] for entry in _steps(definition.get("pre_tokenizer"))}
+    return 2 if "Metaspace" in kinds and kinds - {"Metaspace", "WhitespaceSplit"} else 1
+
+
+def _steps(step: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if step is None:
+        return []
+    if step["type"] == "Sequence":
+        return [inner for entry in step["pretokenizers"] for inner in _steps(entry)]
+    return [step]
+
+
+def _growths(tokenizer: Tokenizer) -> list[tuple[re.Pattern[str], int]]:
+    """Characters of which normalising may make more bytes of UTF-8, and how many times more at most."""
+    normalizer = tokenizer.normalizer
+    if normalizer is None:
+        return []
+    growing, most = [], 2
+    for start in range(_FIRST_BEYOND_ASCII, _LAST_CODE_POINT + 1, _BLOCK):
+        block = [
+            chr(c) for c in range(start, min(start + _BLOCK, _LAST_CODE_POINT + 1)) if c not in _SURROGATES
+        ]
+        if normalizer.normalize_str("".join(block)) == "".join(block):
+            continue
+        for character in block:
+            # Spaces that a normaliser puts around characters are no tokens.
+            times = len(normalizer.normalize_str(character).strip().encode()) / len(character.encode())
+            if times > 1:
+                growing.append(character)
+                most = max(most, math.ceil(times))
+    # In another order combining characters may compose less: é with a dot below.
+    combining = [c for c in map(chr, range(_LAST_CODE_POINT + 1)) if unicodedata.combining(c)]
+    return [
+        (_any_of(characters), times) for characters, times in ((growing, most), (combining, 2)) if characters
+    ]
+
+
+def _any_of(characters: Sequence[str]) -> re.Pattern[str]:
+    return re.compile(f"[{''.join(map(re.escape, characters))}]")
