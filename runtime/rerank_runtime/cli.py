@@ -50,13 +50,20 @@ StatusPort = Annotated[int, typer.Option(help="Port of /livez, /readyz, /status 
 
 
 @app.command()
-def fetch(
+def fetch(  # noqa: PLR0917 - typer reads options from parameters
     repo: Annotated[str, typer.Option(help="The repository, org/name.")],
     directory: Annotated[
         Path, typer.Option("--dir", help="Weights go to DIR/model, their origin to DIR/source.json.")
     ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
     endpoint: Annotated[str | None, typer.Option(help="The hub's address, if not the public one.")] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Which GGUF file to use, as a pattern such as *Q8_0.gguf.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Keep weights here, shared with others; DIR gets links to them.")
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,  # noqa: FBT002 - a flag of the command line
     status_port: StatusPort = 8081,
 ) -> None:
     """Download a model from a hub. The hub's token is taken from HF_TOKEN."""
@@ -67,7 +74,10 @@ def fetch(
         repo=repo,
         revision=os.environ.get("RERANK_PINNED_REVISION") or revision,
         directory=directory,
+        store=store,
         endpoint=endpoint or None,
+        file=file or None,
+        python=trust_remote_code,
         token=os.environ.get("HF_TOKEN") or None,
         status_port=status_port,
     )

@@ -1,94 +1,112 @@
 """`rerank-runtime fetch`: the init container that brings the weights, and the only one that has the hub's
 token.
+
+A folder of weights is whole or it is not there (weights_folder). Pods that share a store fetch a commit once
+(lease); what has arrived of a file is kept and taken up again (download); the hub is waited for as long as
+something arrives (patience).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import re
-import shutil
 import signal
-import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from rerank_runtime import progress, safetensors_header, selection, status_server, termination
+from rerank_runtime import lease, status_server, termination, volume, wanted
 from rerank_runtime.failure import TOKEN_FIELD, Failure, Reason
+from rerank_runtime.hub import Hub, configure
+from rerank_runtime.listing import COMMIT, Listing
+from rerank_runtime.obtain import Job, obtain
+from rerank_runtime.patience import Patience, StoppedError
 from rerank_runtime.status import Download, Phase, Source, Status
+from rerank_runtime.transfer import ask
+from rerank_runtime.wanted import Wanted
+from rerank_runtime.weights_folder import WeightsFolder
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # Seconds. A hub that does not answer becomes a condition within a minute, tries and their waits included;
 # once bytes have come, the patience is counted from the last of them.
 PATIENCE = 30.0
 REQUEST_TIMEOUT = 10.0
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 8.0
-_PROGRESS_INTERVAL = 0.5
-# Files at once: large ones share the line, many small ones do not wait for one another.
-_PARALLEL = 4
+_FIRST_WAIT = 1.0
+# Seconds for the work to end by itself when the pod is stopped.
+_GRACE = 3.0
 
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 PUBLIC_HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `rerank-runtime fetch` is told. The token never appears in a log, argument or message."""
+    """What `rerank-runtime fetch` is told. The token never appears in a log, argument or message.
+
+    Args:
+        repo: org/name.
+        revision: Branch, tag or commit. A commit that is in the store already is not asked for again.
+        directory: Gets `model` and `source.json`: links to where the weights are.
+        store: Where weights are kept, shared with other pods; None for a place in `directory`, which is
+            nobody else's.
+        endpoint: The hub, None for the public one.
+        file: Pattern of the GGUF file to use; None takes safetensors where there are any.
+        python: Whether the repository's Python files may be run, and so are fetched.
+        token: The hub's.
+        status_port: Port of /status.
+        patience: Seconds to wait for a silent hub.
+        first_wait: Seconds before the second try.
+        lease_seconds: How long another pod that fetches may show no sign of life.
+        termination_path: Where the last words go.
+    """
 
     repo: str
     revision: str
     directory: Path
+    store: Path | None = None
     endpoint: str | None = None
-    token: str | None = None
+    file: str | None = None
+    python: bool = False
+    token: str | None = field(default=None, repr=False)
     status_port: int = status_server.PORT
     patience: float = PATIENCE
+    first_wait: float = _FIRST_WAIT
+    lease_seconds: float = lease.SECONDS
     termination_path: Path = termination.PATH
-
-    @property
-    def model_directory(self) -> Path:
-        return self.directory / "model"
 
     @property
     def hub(self) -> str:
         return (self.endpoint or PUBLIC_HUB).rstrip("/")
 
-
-@dataclass(frozen=True)
-class Listing:
-    """One commit of a repository: the files to fetch and their sizes in bytes."""
-
-    commit: str
-    sizes: dict[str, int]
-
-    @property
-    def total(self) -> int:
-        return sum(self.sizes.values())
+    def folder(self, commit: str) -> WeightsFolder:
+        """Where a commit's files are or will be."""
+        store = self.store or self.directory / "weights"
+        return WeightsFolder.of(store, self.repo, commit, hub=self.hub, file=self.file, python=self.python)
 
 
 async def run(settings: Settings) -> int:
     """Fetch, showing the progress on the status port; returns the exit code."""
     status = Status(Phase.DOWNLOADING)
-    stopped = asyncio.Event()
+    stop, stopped = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with status_server.running(status_server.create_app(status), settings.status_port):
-        work = asyncio.create_task(asyncio.to_thread(fetch, settings, status))
-        stop = asyncio.create_task(stopped.wait())
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
+        work = asyncio.create_task(asyncio.to_thread(fetch, settings, status, stop))
+        waiter = asyncio.create_task(stopped.wait())
+        await asyncio.wait({work, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
         if not work.done():
-            # Threads in a download cannot be interrupted; files that are whole are kept for the next time.
-            os._exit(0)
+            # Time to give the lease back. A thread that reads from a silent hub cannot be interrupted.
+            stop.set()
+            await asyncio.wait({work}, timeout=_GRACE)
+            log.warning("Stopped before the weights were whole; what has arrived is kept.")
+            os._exit(128 + signal.SIGTERM)
         try:
             await work
         except Failure as failure:
@@ -99,41 +117,80 @@ async def run(settings: Settings) -> int:
     return 0
 
 
-def fetch(settings: Settings, status: Status) -> None:
-    """Bring the model's files to the directory, whole and checked; files that are there already are kept.
+def fetch(settings: Settings, status: Status, stop: threading.Event | None = None) -> None:
+    """Bring the model's files to the store, whole and checked, and link the directory to them.
+
+    Args:
+        settings: What and where to.
+        status: Is told how far it is.
+        stop: Ends the work when it is set.
 
     Raises:
-        Failure: with the reason and the way out.
+        Failure: With the reason and the way out.
+        StoppedError: `stop` was set.
     """
-    _configure_client(settings.directory)
+    stop = stop or threading.Event()
     _check(settings)
-    try:
-        settings.model_directory.mkdir(parents=True, exist_ok=True)
-        progress.remove_parts(settings.model_directory)
-        found = _patiently(settings, lambda: _list(settings), lambda: 0)
-        status.source = Source(settings.repo, found.commit)
-        log.info("%s at %s: %s bytes in %s files", settings.repo, found.commit, found.total, len(found.sizes))
-        _check_space(settings.model_directory, found)
-        _download(settings, found, status)
-        _remove_others(settings.model_directory, found)
-        _write_source(settings, found)
-    except OSError as error:
-        raise _explain(settings, error) from error
+    configure(settings.directory / ".huggingface")
+    with volume.errors(settings.store or settings.directory):
+        settings.directory.mkdir(parents=True, exist_ok=True)
+        folder = _kept(settings, status) or _fetched(settings, status, stop)
+        folder.link(settings.directory)
+        if settings.store is None:
+            folder.remove_others()
+    status.reason = status.message = ""
 
 
-def _configure_client(directory: Path) -> None:
-    # Read by huggingface_hub when it is first imported, which happens below only.
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["HF_HUB_DOWNLOAD_TIMEOUT"] = str(int(REQUEST_TIMEOUT))
-    # Xet is a second protocol with hosts of its own, which mirrors and proxies of a hub do not carry.
-    os.environ["HF_HUB_DISABLE_XET"] = "1"
-    os.environ["HF_HOME"] = str(directory / ".huggingface")
-    os.environ.pop("HF_HUB_OFFLINE", None)
-    from huggingface_hub import constants  # noqa: PLC0415 - after its environment is set
+def _kept(settings: Settings, status: Status) -> WeightsFolder | None:
+    """The folder of a pinned commit that is whole already: the hub is not needed for it, and may be down."""
+    if not COMMIT.fullmatch(settings.revision):
+        return None
+    folder = settings.folder(settings.revision)
+    sizes = folder.sizes()
+    if sizes is None:
+        return None
+    total = sum(sizes.values())
+    status.source, status.download = Source(settings.repo, settings.revision), Download(total, total, 0)
+    log.info("%s at %s is there already: %s bytes.", settings.repo, settings.revision, total)
+    return folder
 
-    # It writes in steps of 10 MB, in which a slow download seems to stand still for minutes.
-    constants.DOWNLOAD_CHUNK_SIZE = 2**20
+
+def _fetched(settings: Settings, status: Status, stop: threading.Event) -> WeightsFolder:
+    hub = Hub(settings.hub, settings.repo, settings.token, min(REQUEST_TIMEOUT, settings.patience))
+    patience = Patience(settings.hub, settings.patience, first_wait=settings.first_wait)
+    chosen: list[Wanted] = []
+
+    def choose(names: Iterable[str]) -> Iterable[str]:
+        chosen[:] = [wanted.choose(names, settings.file, python=settings.python)]
+        return chosen[0].names
+
+    def listing() -> Listing:
+        return hub.listing(settings.revision, choose)
+
+    def look() -> None:
+        if stop.is_set():
+            raise StoppedError
+        asked = patience.holding
+        status.reason, status.message = (asked.reason, asked.message) if asked else ("", "")
+
+    found = ask(listing, patience, look)
+    status.source = Source(settings.repo, found.commit)
+    log.info("%s at %s: %s bytes in %s files", settings.repo, found.commit, found.total, len(found.files))
+    folder = settings.folder(found.commit)
+    obtain(
+        Job(
+            hub=hub,
+            listing=found,
+            wanted=chosen[0],
+            folder=folder,
+            status=status,
+            stop=stop,
+            patience=settings.patience,
+            first_wait=settings.first_wait,
+            lease_seconds=settings.lease_seconds,
+        )
+    )
+    return folder
 
 
 def _check(settings: Settings) -> None:
@@ -152,144 +209,3 @@ def _check(settings: Settings) -> None:
             Reason.INVALID_SOURCE,
             f"The hub's address must hold no credentials: put a token into the Secret of {TOKEN_FIELD}.",
         )
-
-
-def _list(settings: Settings) -> Listing:
-    from huggingface_hub import HfApi  # noqa: PLC0415 - after its environment is set
-
-    # token=False: an absent token must not be looked for in files of the image.
-    api = HfApi(endpoint=settings.hub, token=settings.token or False)
-    info = api.model_info(
-        settings.repo, revision=settings.revision, files_metadata=True, timeout=REQUEST_TIMEOUT
-    )
-    if not info.sha:
-        raise Failure(
-            Reason.INVALID_SOURCE, f"The hub {settings.hub} does not say which commit {settings.revision} is."
-        )
-    sizes = {sibling.rfilename: int(sibling.size or 0) for sibling in info.siblings or ()}
-    return Listing(info.sha, {name: sizes[name] for name in selection.select(sizes)})
-
-
-def _check_space(directory: Path, found: Listing) -> None:
-    missing = found.total - progress.bytes_on_disk(directory, list(found.sizes))
-    free = shutil.disk_usage(directory).free
-    if missing > free:
-        raise Failure(
-            Reason.DISK_FULL,
-            f"The weights need {found.total / 2**30:.1f} GiB and the volume has {free / 2**30:.1f} GiB left.",
-            retriable=True,
-        )
-
-
-def _download(settings: Settings, found: Listing, status: Status) -> None:
-    shown = progress.Progress(found.total)
-    names = sorted(found.sizes, key=lambda name: found.sizes[name])
-
-    def note() -> int:
-        done = progress.bytes_on_disk(settings.model_directory, names)
-        shown.add(time.monotonic(), done)
-        status.download = Download(shown.done, shown.total, shown.eta_seconds)
-        return done
-
-    # The smallest alone: what is refused is refused once, and before anything large moves.
-    _patiently(settings, _one(settings, found, names[0]), note)
-    pool = ThreadPoolExecutor(_PARALLEL, "fetch")
-    pending = {pool.submit(_patiently, settings, _one(settings, found, name), note) for name in names[1:]}
-    try:
-        while pending:
-            done, pending = wait(pending, timeout=_PROGRESS_INTERVAL, return_when=FIRST_EXCEPTION)
-            note()
-            for future in done:
-                future.result()
-    finally:
-        # The first failure is told at once: other files' downloads may take hours.
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _one(settings: Settings, found: Listing, name: str) -> Callable[[], None]:
-    """The download of one file, checked against the hub's size and its own header."""
-
-    def download() -> None:
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - after its environment is set
-
-        path = settings.model_directory / name
-        if path.is_file() and path.stat().st_size != found.sizes[name]:
-            path.unlink()
-        hf_hub_download(
-            settings.repo,
-            name,
-            revision=found.commit,
-            local_dir=settings.model_directory,
-            endpoint=settings.hub,
-            token=settings.token or False,
-            etag_timeout=REQUEST_TIMEOUT,
-        )
-        size = path.stat().st_size
-        if size != found.sizes[name]:
-            path.unlink()
-            raise Failure(
-                Reason.WEIGHTS_TRUNCATED,
-                f"{name} arrived with {size} bytes where the hub lists {found.sizes[name]}.",
-                retriable=True,
-            )
-        if name.endswith(".safetensors"):
-            safetensors_header.read(path)
-
-    return download
-
-
-def _patiently(settings: Settings, call: Callable[[], T], moved: Callable[[], int]) -> T:
-    """Call until it succeeds or the hub has been silent for as long as the patience lasts.
-
-    Args:
-        settings: For the message and the patience.
-        call: What to try.
-        moved: A number that grows while bytes arrive.
-    """
-    started, seen, pause = time.monotonic(), moved(), _FIRST_WAIT
-    while True:
-        try:
-            return call()
-        except Failure:
-            raise
-        except Exception as error:
-            failure = _explain(settings, error)
-            if moved() > seen:
-                started, seen, pause = time.monotonic(), moved(), _FIRST_WAIT
-            if failure.reason is not Reason.HUB_UNREACHABLE:
-                raise failure from error
-            if time.monotonic() - started + pause > settings.patience:
-                raise failure from error
-            log.warning("%s Trying again in %.0f s.", failure.message, pause)
-        time.sleep(pause)
-        pause = min(pause * 2, _LONGEST_WAIT)
-
-
-def _explain(settings: Settings, error: BaseException) -> Failure:
-    from rerank_runtime import hub_errors  # noqa: PLC0415 - imports huggingface_hub
-
-    return hub_errors.explain(
-        error,
-        repo=settings.repo,
-        revision=settings.revision,
-        hub=settings.hub,
-        has_token=settings.token is not None,
-    )
-
-
-def _remove_others(directory: Path, found: Listing) -> None:
-    """Remove what an earlier revision left: a file that this commit lacks would change how the model is
-    served.
-    """
-    for path in directory.rglob("*"):
-        relative = path.relative_to(directory)
-        if path.is_file() and relative.parts[0] != ".cache" and str(relative) not in found.sizes:
-            path.unlink()
-
-
-def _write_source(settings: Settings, found: Listing) -> None:
-    """Write source.json, last and at once: where it is, the model is whole."""
-    content: dict[str, Any] = {"repo": settings.repo, "revision": found.commit, "endpoint": settings.hub}
-    partial = settings.directory / "source.json.partial"
-    partial.write_text(json.dumps(content))
-    partial.replace(settings.directory / "source.json")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 from huggingface_hub.errors import (
     DisabledRepoError,
@@ -16,10 +19,28 @@ from huggingface_hub.errors import (
 )
 
 from rerank_runtime.failure import TOKEN_FIELD, Failure, Reason
+from rerank_runtime.patience import HubError
+
+# Exported lazily since version 2 of the client, which types do not show.
+_client: Any = importlib.import_module("huggingface_hub.utils")
+# The client's own HTTP library: httpx in version 1, httpx2 in version 2.
+_http: Any = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+
+# What reading an answer raises that is no hub's.
+_NO_HUB = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+# What a request can raise.
+RAISED: tuple[type[Exception], ...] = (
+    _http.HTTPError,
+    _http.InvalidURL,
+    _http.StreamError,
+    HFValidationError,
+    OSError,
+    *_NO_HUB,
+)
 
 
-def explain(error: BaseException, *, repo: str, revision: str, hub: str, has_token: bool) -> Failure:
-    """The failure that an exception of huggingface_hub means.
+def explain(error: Exception, *, repo: str, revision: str, hub: str, has_token: bool) -> HubError:
+    """The failure that an exception of huggingface_hub means, and whether to try again.
 
     Args:
         error: What was raised.
@@ -29,29 +50,87 @@ def explain(error: BaseException, *, repo: str, revision: str, hub: str, has_tok
         has_token: Whether a token was sent.
     """
     chain = list(_chain(error))
-    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain):
-        return Failure(
-            Reason.DISK_FULL,
-            "The disk is full: the volume for the weights has no space left.",
-            retriable=True,
-        )
     for known in chain:
         failure = _known(known, repo, revision, hub, has_token=has_token)
         if failure:
-            return failure
-    what = f"{type(error).__name__}: {error}".splitlines()[0]
-    return Failure(
-        Reason.HUB_UNREACHABLE,
-        f"The hub {hub} cannot be reached ({what[:300]}): "
-        "check spec.model.huggingFace.endpoint and what the cluster lets out.",
-        retriable=True,
+            return HubError(failure)
+    if any(isinstance(link, _http.TooManyRedirects) for link in chain):
+        return HubError(
+            Failure(
+                Reason.HUB_UNREACHABLE,
+                f"The hub {hub} redirects in a circle: check spec.model.huggingFace.endpoint.",
+                retriable=True,
+            )
+        )
+    answered = next((link for link in chain if _status(link)), None)
+    if answered is not None:
+        return _refused_for_now(answered, hub)
+    if isinstance(error, _NO_HUB) and not isinstance(error, OSError):
+        return HubError(
+            Failure(
+                Reason.INVALID_SOURCE,
+                f"{hub} does not answer as a hub does ({_named(error)}): "
+                "check spec.model.huggingFace.endpoint.",
+            )
+        )
+    return HubError(
+        Failure(
+            Reason.HUB_UNREACHABLE,
+            f"The hub {hub} cannot be reached ({_named(error)}): "
+            "check spec.model.huggingFace.endpoint and what the cluster lets out.",
+            retriable=True,
+        ),
+        transient=True,
     )
+
+
+def hold(status: int, headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds for which an answer asks to be left alone, None where it does not.
+
+    Retry-After is read in both its forms (RFC 9110, 10.2.3), the public hub's RateLimit as its client does.
+
+    Args:
+        status: The answer's.
+        headers: The answer's.
+        now: For a Retry-After that is a date.
+    """
+    if status not in (429, 503):
+        return None
+    told = headers.get("Retry-After", "").strip()
+    # A digit of another script is one to isdigit and none to int.
+    if told.isascii() and told.isdigit():
+        return float(told)
+    if told:
+        try:
+            when = parsedate_to_datetime(told)
+        except ValueError:
+            return None
+        # A date without a zone is one in UTC, as HTTP's dates are.
+        return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - now).total_seconds())
+    limit = _client.parse_ratelimit_headers(headers)
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
+
+
+def _refused_for_now(error: BaseException, hub: str) -> HubError:
+    status = _status(error)
+    seconds = hold(status, _response(error).headers, datetime.now(UTC))
+    asks = "" if seconds is None else f" and asks to be left alone for {seconds:.0f} s"
+    if status == 429:
+        failure = Failure(
+            Reason.HUB_RATE_LIMITED,
+            f"The hub {hub} limits the rate of requests (429){asks}: "
+            f"a token in {TOKEN_FIELD} raises the limit.",
+            retriable=True,
+        )
+    else:
+        failure = Failure(
+            Reason.HUB_UNREACHABLE, f"The hub {hub} answers with status {status}{asks}.", retriable=True
+        )
+    return HubError(failure, transient=True, hold=seconds)
 
 
 def _known(error: BaseException, repo: str, revision: str, hub: str, *, has_token: bool) -> Failure | None:
-    status = (
-        error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
-    )
+    status = _status(error)
     # Ordered: a gated repository is raised as a kind of repository not found.
     if isinstance(error, GatedRepoError):
         return _gated(repo, has_token=has_token)
@@ -78,12 +157,12 @@ def _known(error: BaseException, repo: str, revision: str, hub: str, *, has_toke
         return _gated(repo, has_token=has_token)
     if isinstance(error, HFValidationError):
         return Failure(Reason.INVALID_SOURCE, f"{repo} is no valid repository name: it must be org/name.")
+    if isinstance(error, EntryNotFoundError) and status == 404:
+        return Failure(Reason.INVALID_SOURCE, f"A file that {repo} lists is not there.")
     if status and status < 500 and status not in (408, 429):
         return Failure(
             Reason.INVALID_SOURCE, f"The hub {hub} refused the request for {repo} with status {status}."
         )
-    if isinstance(error, EntryNotFoundError) and status == 404:
-        return Failure(Reason.INVALID_SOURCE, f"A file that {repo} lists is not there.")
     return None
 
 
@@ -98,6 +177,20 @@ def _gated(repo: str, *, has_token: bool) -> Failure:
             f"The repository {repo} is gated: set {TOKEN_FIELD} to a token whose account has access to it."
         )
     return Failure(Reason.REPOSITORY_GATED, message)
+
+
+def _status(error: BaseException) -> int:
+    response = _response(error)
+    return 0 if response is None else int(response.status_code)
+
+
+def _response(error: BaseException) -> Any:
+    # The library's own error, where the client stumbled over an error's body.
+    return error.response if isinstance(error, HfHubHTTPError | _http.HTTPStatusError) else None
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,11 +1,8 @@
-"""How far a download is and when it will be done, from the sizes seen on disk. Pure, but for counting
-them.
-"""
+"""How far a download is and when it will be done. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
-from pathlib import Path
 
 # The speed is that of the last so many seconds: a stall shows, a short one does not jump about.
 WINDOW = 30.0
@@ -44,25 +41,3 @@ class Progress:
         if last <= first or end <= start:
             return None
         return int(left * (end - start) / (last - first)) + 1
-
-
-def bytes_on_disk(directory: Path, names: list[str]) -> int:
-    """Bytes of these files that are there, whole or as huggingface_hub's unfinished parts."""
-    whole = sum(path.stat().st_size for path in (directory / name for name in names) if path.is_file())
-    unfinished = 0
-    for part in _parts(directory):
-        try:
-            unfinished += part.stat().st_size
-        except FileNotFoundError:
-            continue  # finished between being listed and being looked at
-    return whole + unfinished
-
-
-def remove_parts(directory: Path) -> None:
-    """Remove what a killed download left: huggingface_hub takes a part up again only within one process."""
-    for part in _parts(directory):
-        part.unlink(missing_ok=True)
-
-
-def _parts(directory: Path) -> list[Path]:
-    return list((directory / ".cache" / "huggingface" / "download").rglob("*.incomplete"))
