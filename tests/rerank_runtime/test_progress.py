@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from rerank_runtime import progress
@@ -28,12 +26,3 @@ def test_progress_estimates_from_the_last_half_minute(
         shown.add(now, size)
     assert shown.done == done
     assert shown.eta_seconds == eta
-
-
-def test_unfinished_parts_count(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"12345")
-    (tmp_path / "other").write_bytes(b"123")
-    parts = tmp_path / ".cache" / "huggingface" / "download" / "1_Pooling"
-    parts.mkdir(parents=True)
-    (parts / "x.etag.incomplete").write_bytes(b"1234567")
-    assert progress.bytes_on_disk(tmp_path, ["a", "absent"]) == 12
