@@ -11,8 +11,10 @@ from rerank_runtime.failure import Failure, Reason
 
 # vLLM's own prefixes: "(EngineCore pid=257) ERROR 11-22 19:21:06 [core.py:1454] ". Lines of lesser levels are
 # no causes: a warning at start names errors that may come.
-_HARMLESS = re.compile(r"^(\(\w+ pid=\d+\) )?(DEBUG|INFO|WARNING) ")
-_PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] )?")
+_HARMLESS = re.compile(r"^(\([\w-]+ pid=\d+\) )?(DEBUG|INFO|WARNING) ")
+_PREFIX = re.compile(
+    r"^(\([\w-]+ pid=\d+\) )?((DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] )?"
+)
 # Such lines carry what happened; a bare "RuntimeError: Engine core initialization failed" only says that it
 # did.
 _ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception|Failed)\b:? *\S")
@@ -29,6 +31,10 @@ _SIGNALS = {
     "or a volume that went away",
     signal.SIGSEGV: "it crashed in native code",
 }
+# Lists of everything that would have been possible, and the arguments of a call.
+_TEDIOUS = re.compile(
+    r" (Supported architectures: dict_keys|\[type=\w+, input_value=|The available parameters bel).*"
+)
 _LONGEST = 400
 
 
@@ -77,7 +83,9 @@ def _telling(tail: Sequence[str]) -> list[str]:
     told = [_PREFIX.sub("", line).strip() for line in tail if not _HARMLESS.match(line)]
     told = [line for line in told if not _NOISE.match(line)]
     return [
-        f"{line} {told[i + 1]}" if _REFUSED.match(line) and i + 1 < len(told) else line
+        f"ValueError: {told[i + 1].removeprefix('Value error, ')}"
+        if _REFUSED.match(line) and i + 1 < len(told)
+        else line
         for i, line in enumerate(told)
     ]
 
@@ -103,5 +111,6 @@ def _last_error(lines: Sequence[str]) -> str:
 
 
 def _sentence(line: str) -> str:
+    line = _TEDIOUS.sub("", line)
     line = line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
     return line if line.endswith((".", "…", "!")) else line + "."

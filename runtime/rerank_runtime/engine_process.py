@@ -10,13 +10,14 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 # Enough for the traceback of each of vLLM's processes.
 TAIL_LINES = 400
 # Time for the log's last lines to arrive once the process is gone.
 _LOG_GRACE = 2.0
 # Of vLLM's logger ("(EngineCore pid=7) ERROR 11-22 …") and of uvicorn's ("ERROR:    Exception in ASGI …").
-_ERROR = re.compile(rb"^(\(\w+ pid=\d+\) )?(ERROR|CRITICAL)\b")
+_ERROR = re.compile(rb"^(\([\w-]+ pid=\d+\) )?(ERROR|CRITICAL)\b")
 # What a process that waits says again and again (vllm/distributed/device_communicators/shm_broadcast.py).
 _WAITING = re.compile(rb"No available shared memory broadcast block|core engine proc\(s\) to (connect|start)")
 
@@ -24,8 +25,9 @@ _WAITING = re.compile(rb"No available shared memory broadcast block|core engine 
 class EngineProcess:
     """A running engine. Made by `start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, output: BinaryIO) -> None:
         self._process = process
+        self._output = output
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.lines = 0
         """Lines of its log that tell of work."""
@@ -40,15 +42,25 @@ class EngineProcess:
         Raises:
             OSError: the program cannot be run.
         """
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        return cls(process)
+        # Not asyncio's own pipe: before Python 3.13 the end of a process is told only once every process that
+        # holds its pipe has ended too.
+        reading, writing = os.pipe()
+        output = os.fdopen(reading, "rb", buffering=0)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=dict(environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError:
+            output.close()
+            raise
+        finally:
+            os.close(writing)
+        return cls(process, output)
 
     @property
     def pid(self) -> int:
@@ -68,6 +80,7 @@ class EngineProcess:
         self._signal_group(signal.SIGKILL)
         await asyncio.wait({self._log}, timeout=_LOG_GRACE)
         self._log.cancel()
+        await asyncio.wait({self._log})
         return code
 
     def terminate(self) -> None:
@@ -84,9 +97,16 @@ class EngineProcess:
             os.killpg(self.pid, number)
 
     async def _pass_on(self) -> None:
-        stream = self._process.stdout
-        if stream is None:
-            raise AssertionError("the engine is started with a pipe")
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), self._output
+        )
+        try:
+            await self._keep(stream)
+        finally:
+            transport.close()
+
+    async def _keep(self, stream: asyncio.StreamReader) -> None:
         partial = b""
         while chunk := await stream.read(65536):
             sys.stdout.buffer.write(chunk)

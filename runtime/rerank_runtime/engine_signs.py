@@ -62,9 +62,9 @@ SIGNS = (
         retriable=True,
     ),
     _sign(
-        # v1/worker/cpu_worker.py says the same of the node's memory.
+        # v1/worker/cpu_worker.py tells of the node's memory, too.
         r"DefaultCPUAllocator: can't allocate memory|\bMemoryError\b|Cannot allocate memory"
-        r"|less than desired CPU memory utilization",
+        r"|less than desired CPU memory utilization|less than requested memory for kv",
         Reason.ENGINE_OUT_OF_MEMORY,
         "The engine ran out of memory",
         "Raise resources.memory.",
@@ -111,6 +111,13 @@ SIGNS = (
         "The engine does not know this model",
     ),
     _sign(
+        # csrc/cpu: the first request ends the engine
+        r"Unsupported CPU attention configuration",
+        Reason.UNSUPPORTED_ARCHITECTURE,
+        "The engine cannot compute this model on a processor",
+        "Set resources.gpu.count: 1.",
+    ),
+    _sign(
         r"SafetensorError|HeaderTooLarge|InvalidHeader|MetadataIncompleteBuffer",
         Reason.WEIGHTS_TRUNCATED,
         "The engine cannot read the weights",
@@ -119,7 +126,7 @@ SIGNS = (
     _sign(
         # model_executor/models/utils.py, AutoWeightsLoader; model_loader/default_loader.py
         r"There is no module or parameter named|weights were not initialized from checkpoint"
-        r"|shape mismatch|size mismatch for|Attempted to load weight",
+        r"|Attempted to load weight",
         Reason.UNSUPPORTED_ARCHITECTURE,
         "The weights are not those of the architecture that config.json names",
     ),

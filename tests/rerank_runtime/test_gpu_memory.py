@@ -1,0 +1,65 @@
+"""Reading a GPU's memory from the driver's library, which stands in here: no GPU is needed."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+
+from rerank_runtime import gpu_memory
+
+WHOLE, SLICE = 80 * 2**30, 10 * 2**30
+
+
+class Library:
+    """NVML as far as it is asked; handles are numbers."""
+
+    def __init__(self, *, gpus: int = 1, divided: bool = False, slices: int = 1) -> None:
+        self.gpus, self.divided, self.slices = gpus, divided, slices
+        self.running = 0
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802 - NVML
+        self.running += 1
+        return 0
+
+    def nvmlShutdown(self) -> int:  # noqa: N802 - NVML
+        self.running -= 1
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:  # noqa: N802 - NVML
+        handle._obj.value = 1
+        return 0 if index < self.gpus else 2
+
+    def nvmlDeviceGetMigMode(self, _device: Any, current: Any, _pending: Any) -> int:  # noqa: N802 - NVML
+        current._obj.value = int(self.divided)
+        return 0
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, _device: Any, index: int, handle: Any) -> int:  # noqa: N802 - NVML
+        handle._obj.value = 2
+        return 0 if index < self.slices else 6
+
+    def nvmlDeviceGetMemoryInfo(self, device: Any, memory: Any) -> int:  # noqa: N802 - NVML
+        memory._obj.total = {1: WHOLE, 2: SLICE}[device.value]
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("library", "total"),
+    [
+        (Library(), WHOLE),
+        (Library(gpus=0), None),
+        (Library(divided=True), SLICE),
+        (Library(divided=True, slices=0), None),
+    ],
+)
+def test_total_memory(monkeypatch: pytest.MonkeyPatch, library: Library, total: int | None) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: library)
+    assert gpu_memory.read() == total
+    assert library.running == 0
+
+
+def test_an_old_library_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_memory.read("libno-such-library.so.1") is None
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
+    assert gpu_memory.read() is None
