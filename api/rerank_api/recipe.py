@@ -40,13 +40,13 @@ class Engine(SpecModel):
     Attributes:
         max_model_len: most tokens of query and document together; absent, what the model takes.
         dtype: type of the numbers that it calculates with.
-        gpu_memory_utilization: part of the GPU's memory that vLLM takes, from 0 to 1.
+        gpu_memory_utilization: part of the GPU's memory that vLLM takes, above 0 and at most 1.
         trust_remote_code: run Python code of the repository, where an administrator allows it.
     """
 
     max_model_len: Tokens | None = None
     dtype: Dtype | None = None
-    gpu_memory_utilization: Annotated[float, Field(ge=0.05, le=1)] | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     trust_remote_code: bool | None = None
 
 

@@ -17,7 +17,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def api(control_plane: Access) -> Api:
-    """The API server with both CRDs."""
+    """The API server with the CRDs."""
     api = Api(control_plane)
     for file in sorted((ROOT / "crds").glob("*.yaml")):
         crd = yaml.safe_load(file.read_text())
@@ -26,11 +26,11 @@ def api(control_plane: Access) -> Api:
 
     def served() -> bool:
         try:
-            return len(api.get(RERANK)["resources"]) == 5  # both kinds, two /status, one /scale
+            return len(api.get(RERANK)["resources"]) == 6  # three kinds, two /status, one /scale
         except Refused:
             return False
 
-    eventually("both CRDs are served", served)
+    eventually("the CRDs are served", served)
     return api
 
 

@@ -1,12 +1,16 @@
 """What people see: kubectl's columns, explanations and scale, with the real kubectl."""
 
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from dev.cluster.access import Access
 from tests.apiserver.api import RERANK, Api, eventually
 from tests.apiserver.operator_process import Operator
+
+CATALOG = Path(__file__).parents[2] / "charts" / "rerank-operator" / "files" / "catalog"
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +29,8 @@ def kubectl(access: Access, *arguments: str) -> str:
 def table(text: str) -> list[dict[str, str]]:
     """Rows by column; columns are where their headings stand."""
     heading, *rows = text.splitlines()
-    names = heading.split()
-    starts = [heading.index(name) for name in names]
+    found = list(re.finditer(r"\S+", heading))
+    names, starts = [match[0] for match in found], [match.start() for match in found]
     ends = [*starts[1:], None]
     return [{name: row[a:b].strip() for name, a, b in zip(names, starts, ends, strict=True)} for row in rows]
 
@@ -34,6 +38,7 @@ def table(text: str) -> list[dict[str, str]]:
 def test_the_columns_of_models(api: Api, namespace: str) -> None:
     sources = {
         "hub": {"huggingFace": {"repo": "BAAI/bge-reranker-v2-m3"}},
+        "known": {"catalog": "no-such-entry"},
         "volume": {"persistentVolumeClaim": {"claimName": "weights", "path": "bge"}},
     }
     for name, source in sources.items():
@@ -50,12 +55,37 @@ def test_the_columns_of_models(api: Api, namespace: str) -> None:
     assert list(rows[0]) == ["NAME", "MODEL", "READY", "PHASE", "SCORING", "AGE"]
     assert [(row["NAME"], row["MODEL"], row["READY"], row["PHASE"]) for row in rows] == [
         ("hub", "BAAI/bge-reranker-v2-m3", "0/2", "Pending"),
+        ("known", "no-such-entry", "0/2", "Failed"),
         ("volume", "weights", "0/2", "Pending"),
     ]
     wide = table(kubectl(api.access, "get", "md", "-n", namespace, "-o", "wide"))
     assert list(wide[0])[-3:] == ["REVISION", "ENDPOINT", "MESSAGE"]
     assert wide[0]["ENDPOINT"].startswith("http://rerank-gateway.")
     assert wide[0]["MESSAGE"]
+
+
+def test_the_catalog_is_a_page_to_read(api: Api) -> None:
+    """All that the chart brings, as the real API server prints it; each passes the schema."""
+    for file in sorted(CATALOG.glob("*.yaml")):
+        kubectl(api.access, "apply", "--server-side", f"--filename={file}")
+    text = kubectl(api.access, "get", "catalogmodels")
+    rows = {row["NAME"]: row for row in table(text)}
+    columns = ["NAME", "MODEL", "PARAMETERS", "LICENSE", "LANGUAGES", "CONTEXT", "MEMORY", "AGE"]
+    assert text.splitlines()[0].split() == columns
+    assert max(map(len, text.splitlines())) < 200
+    jina = rows["jina-reranker-v3"]
+    assert jina.pop("AGE")
+    assert jina == {
+        "NAME": "jina-reranker-v3",
+        "MODEL": "jinaai/jina-reranker-v3",
+        "PARAMETERS": "0.6B",
+        "LICENSE": "CC-BY-NC-4.0 (non-commercial only)",
+        "LANGUAGES": "multilingual",
+        "CONTEXT": "32768",
+        "MEMORY": "6 GB",
+    }
+    assert rows.keys() >= {file.stem for file in CATALOG.glob("*.yaml")}
+    assert "DESCRIPTION" in kubectl(api.access, "get", "catalog", "-o", "wide").splitlines()[0]
 
 
 def test_the_columns_of_keys(api: Api, namespace: str) -> None:
@@ -80,7 +110,7 @@ def test_the_columns_of_keys(api: Api, namespace: str) -> None:
 
 def test_explain_reads_well(api: Api) -> None:
     text = " ".join(kubectl(api.access, "explain", "md.spec.model").split())
-    assert "Where the weights come from. Give exactly one of huggingFace and persistentVolumeClaim." in text
+    assert "Give exactly one of catalog, huggingFace and persistentVolumeClaim." in text
     assert "A repository on the Hugging Face hub" in text
     text = " ".join(kubectl(api.access, "explain", "apikey.spec.models").split())
     assert "Absent means every model of the namespace; an empty list means none." in text

@@ -13,6 +13,22 @@ MODEL: Object = {
     "metadata": {"name": "m"},
     "spec": {"model": {"huggingFace": {"repo": "BAAI/bge-reranker-v2-m3"}}},
 }
+ENTRY: Object = {
+    "apiVersion": "rerank.dev/v1alpha1",
+    "kind": "CatalogModel",
+    "metadata": {"name": "e"},
+    "spec": {
+        "displayName": "Example",
+        "description": "For tests.",
+        "family": "bert",
+        "license": "MIT",
+        "languages": "en",
+        "parameters": "22.7M",
+        "contextLength": 512,
+        "memory": "2 GB",
+        "source": {"huggingFace": {"repo": "org/name"}},
+    },
+}
 KEY: Object = {
     "apiVersion": "rerank.dev/v1alpha1",
     "kind": "APIKey",
@@ -37,10 +53,9 @@ def edited(base: Object, changes: dict[str, Any]) -> Object:
 
 
 def dry_run(api: Api, namespace: str, body: Object) -> Object:
-    plural = {"ModelDeployment": "modeldeployments", "APIKey": "apikeys"}[body["kind"]]
-    return api.request(
-        "POST", f"{RERANK}/namespaces/{namespace}/{plural}", body, dryRun="All", fieldValidation="Strict"
-    )
+    plural = {"ModelDeployment": "modeldeployments", "APIKey": "apikeys"}.get(body["kind"])
+    path = f"{RERANK}/namespaces/{namespace}/{plural}" if plural else f"{RERANK}/catalogmodels"
+    return api.request("POST", path, body, dryRun="All", fieldValidation="Strict")
 
 
 HUB = "spec.model.huggingFace"
@@ -48,7 +63,58 @@ GPU = "spec.resources.gpu"
 
 INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ({"spec": {}}, "spec.model: Required value"),
-    ({"spec.model": {}}, "set either spec.model.huggingFace or spec.model.persistentVolumeClaim"),
+    ({"spec.model": {}}, "set either spec.model.catalog, spec.model.huggingFace or"),
+    ({"spec.model.catalog": "bge"}, "spec.model needs exactly one source"),
+    ({"spec.model": {"catalog": "BGE v2"}}, "catalog must be a name that kubectl get catalogmodels shows"),
+    ({f"{HUB}.file": "model.bin"}, "file must name a GGUF file of the repository"),
+    ({f"{HUB}.file": "$(HF_TOKEN).gguf"}, "file must name a GGUF file of the repository"),
+    ({f"{HUB}.file": "../x.gguf"}, "file must name a GGUF file of the repository"),
+    ({"spec.engine.maxModelLen": 1}, "spec.engine.maxModelLen in body should be greater than or equal to 16"),
+    ({"spec.engine.dtype": "fp16"}, 'supported values: "auto", "float16", "bfloat16", "float32"'),
+    ({"spec.engine.gpuMemoryUtilization": 92}, "should be less than or equal to 1"),
+    (
+        {"spec.engine.gpuMemoryUtilization": 0},
+        "gpuMemoryUtilization in body should be greater than 0",
+    ),
+    (
+        {
+            "spec.model": {"persistentVolumeClaim": {"claimName": "w"}},
+            "spec.engine": {"trustRemoteCode": True},
+        },
+        "use spec.model.huggingFace with the commit as its revision",
+    ),
+    ({"spec.scoring.instruction": ""}, "spec.scoring.instruction"),
+    ({"spec.scoring.instruction": "x" * 2001}, "spec.scoring.instruction: Too long"),
+    ({"spec.scoring.truncation.maxTokensPerDocument": 0}, "maxTokensPerDocument in body should be"),
+    ({"spec.scoring.truncation.onOverflow": "Split"}, 'supported values: "Truncate", "Reject"'),
+    ({"spec.scoring.verification.mode": "Maybe"}, 'supported values: "Required", "Report", "Off"'),
+    ({"spec.scoring.verification.cases": [{"query": "q"}]}, "cases[0].relevant: Required value"),
+    (
+        {"spec.scoring.verification.cases": [{"query": "q", "relevant": "r", "irrelevant": "r"}]},
+        "an entry of spec.scoring.verification.cases needs two different texts",
+    ),
+    (
+        {
+            "spec.scoring.verification.cases": [
+                {"query": "q", "relevant": "r", "irrelevant": str(n)} for n in range(11)
+            ]
+        },
+        "spec.scoring.verification.cases: Too many: 11: must have at most 10",
+    ),
+    ({"spec.storage": {}}, "spec.storage needs exactly one place"),
+    (
+        {"spec.storage": {"ephemeral": {"sizeLimit": "1Gi"}, "persistentVolumeClaim": {"claimName": "c"}}},
+        "spec.storage needs exactly one place",
+    ),
+    ({"spec.storage": {"ephemeral": {"sizeLimit": "0"}}}, "sizeLimit must be a quantity above zero"),
+    ({"spec.storage": {"persistentVolumeClaim": {"claimName": "C"}}}, "claimName must be the name of"),
+    (
+        {
+            "spec.model": {"persistentVolumeClaim": {"claimName": "w"}},
+            "spec.storage": {"ephemeral": {"sizeLimit": "1Gi"}},
+        },
+        "remove spec.storage",
+    ),
     ({"spec.model.persistentVolumeClaim": {"claimName": "w"}}, "spec.model needs exactly one source"),
     ({f"{HUB}.repo": "bge-reranker"}, "repo must be ORGANISATION/NAME as on the hub"),
     ({f"{HUB}.repo": "https://huggingface.co/BAAI/bge"}, "repo must be ORGANISATION/NAME as on the hub"),
@@ -101,7 +167,7 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ({"spec.scheduling.tolerations": [{"key": "a", "effect": "Never"}]}, "Unsupported value"),
     ({"spec.scoring.method": "Dot"}, 'supported values: "Auto", "CrossEncoder", "Cosine"'),
     ({"spec.autoscaling": {"maxReplicas": 4}}, 'unknown field "spec.autoscaling"'),
-    ({"spec.engine": {"image": "mine"}}, 'unknown field "spec.engine"'),
+    ({"spec.engine": {"image": "mine"}}, 'unknown field "spec.engine.image"'),
     ({"metadata.name": "a.b"}, "metadata.name must be at most 63"),
     ({"metadata.name": "a" * 64}, "metadata.name must be at most 63"),
 ]
@@ -115,6 +181,25 @@ VALID_MODELS: list[dict[str, Any]] = [
     {f"{HUB}.tokenSecretRef": {"name": "hf"}},
     {f"{HUB}.repo": "sentence-transformers/all-MiniLM-L6-v2"},
     {"spec.model": {"persistentVolumeClaim": {"claimName": "weights", "path": "models/bge.m3"}}},
+    {"spec.model": {"catalog": "qwen3-reranker-0.6b"}},
+    {"spec.model": {"catalog": "mine"}, "spec.engine.trustRemoteCode": True},
+    {f"{HUB}.file": "*Q8_0.gguf"},
+    {f"{HUB}.file": "q8/model-?.gguf"},
+    {"spec.engine": {"maxModelLen": 4096, "dtype": "auto", "gpuMemoryUtilization": 0.5}},
+    {"spec.engine": {"gpuMemoryUtilization": 1}},
+    {"spec.engine.trustRemoteCode": True, f"{HUB}.revision": "0" * 40},
+    {
+        "spec.scoring": {
+            "instruction": "Find 'it' — $(HOME), „hier“",
+            "truncation": {"maxTokensPerDocument": 1, "maxTokensPerQuery": 1, "onOverflow": "Reject"},
+            "verification": {
+                "mode": "Off",
+                "cases": [{"query": "q" * 400, "relevant": "r" * 800, "irrelevant": "i" * 800}],
+            },
+        }
+    },
+    {"spec.storage": {"ephemeral": {"sizeLimit": "20Gi"}}},
+    {"spec.storage": {"persistentVolumeClaim": {"claimName": "model-cache"}}},
     {"spec.replicas": 0},
     {"spec.resources.cpu": 2},
     {"spec.resources.cpu": "500m"},
@@ -124,6 +209,33 @@ VALID_MODELS: list[dict[str, Any]] = [
     {"spec.scheduling.tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b"}]},
     {"spec.aliases": ["rerank-default", "BAAI/bge"]},
     {"metadata.name": "0" + "a" * 62},
+]
+
+SOURCE = "spec.source.huggingFace"
+
+INVALID_ENTRIES: list[tuple[dict[str, Any], str]] = [
+    ({"spec.license": None}, "spec.license: Required value"),
+    ({"spec.source": {}}, "spec.source.huggingFace: Required value"),
+    ({f"{SOURCE}.repo": "name"}, "spec.source.huggingFace.repo must be ORGANISATION/NAME"),
+    ({f"{SOURCE}.revision": "$(X)"}, "spec.source.huggingFace.revision must be a branch, a tag or a commit"),
+    ({f"{SOURCE}.file": "model.bin"}, "spec.source.huggingFace.file must name a GGUF file"),
+    ({f"{SOURCE}.tokenSecretRef": {"name": "hf"}}, "unknown field"),
+    ({"spec.parameters": "many"}, "spec.parameters must be a number with K, M or B"),
+    ({"spec.contextLength": 0}, "spec.contextLength in body should be greater than or equal to 1"),
+    ({"spec.defaults.resources.memory": "8 GB"}, "spec.defaults.resources.memory must be a quantity"),
+    ({"spec.defaults.resources.gpu.resourceName": "gpu"}, "spec.defaults.resources.gpu.resourceName must be"),
+    (
+        {"spec.defaults.scoring.verification.cases": [{"query": "q", "relevant": "r", "irrelevant": "r"}]},
+        "an entry of spec.defaults.scoring.verification.cases needs two different texts",
+    ),
+    ({"spec.defaults.storage": {"ephemeral": {"sizeLimit": "1Gi"}}}, "unknown field"),
+]
+
+VALID_ENTRIES: list[dict[str, Any]] = [
+    {},
+    {f"{SOURCE}.revision": "0" * 40, "spec.defaults.engine.trustRemoteCode": True},
+    {"metadata.name": "a.b-c"},
+    {"spec.defaults": {"resources": {"gpu": {"count": 0}, "cpu": 2}, "scoring": {"method": "Cosine"}}},
 ]
 
 INVALID_KEYS: list[tuple[dict[str, Any], str]] = [
@@ -158,6 +270,7 @@ VALID_KEYS: list[dict[str, Any]] = [
     [
         *((MODEL, changes, message) for changes, message in INVALID_MODELS),
         *((KEY, changes, message) for changes, message in INVALID_KEYS),
+        *((ENTRY, changes, message) for changes, message in INVALID_ENTRIES),
     ],
 )
 def test_an_invalid_resource_is_refused_by_name(
@@ -173,6 +286,7 @@ def test_an_invalid_resource_is_refused_by_name(
     [
         *((MODEL, changes) for changes in VALID_MODELS),
         *((KEY, changes) for changes in VALID_KEYS),
+        *((ENTRY, changes) for changes in VALID_ENTRIES),
     ],
 )
 def test_a_valid_resource_is_taken(api: Api, base: Object, changes: dict[str, Any]) -> None:
