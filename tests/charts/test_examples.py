@@ -50,6 +50,24 @@ def test_the_key_opens_the_first_model_and_the_job_uses_that_key() -> None:
     assert f'"model": "{model["metadata"]["name"]}"' in container["args"][0]
 
 
+def test_what_they_take_from_the_catalog_is_there() -> None:
+    entries = {path.stem for path in (CHART / "files" / "catalog").glob("*.yaml")}
+    models = [
+        ModelDeployment.model_validate(item)
+        for path in EXAMPLES
+        for item in documents(path)
+        if item["kind"] == "ModelDeployment"
+    ]
+    named = {model.spec.model.catalog for model in models} - {None}
+    assert named
+    assert named <= entries
+
+
+def test_no_two_models_have_one_name() -> None:
+    names = [item["metadata"]["name"] for path in EXAMPLES for item in documents(path)]
+    assert len(names) == len(set(names))
+
+
 def test_the_job_is_restricted_and_uses_an_image_of_the_release() -> None:
     job = named("04")
     ((_, spec),) = pod_specs([job])
