@@ -51,7 +51,7 @@ def profile(files: ModelFiles, options: Options) -> tuple[str, Profile]:
     if architecture in _FAMILIES:
         return architecture, _FAMILIES[architecture](files, options, architecture)
     name = architecture[:_LONGEST_NAME]
-    if _SCORES.search(architecture):
+    if _SCORES.search(architecture) or "LogitScore" in files.module_kinds or _named_reranker(files):
         raise Failure(
             Reason.UNSUPPORTED_ARCHITECTURE,
             f"{name} is not served yet. Supported are {', '.join(SUPPORTED)}.",
@@ -60,3 +60,7 @@ def profile(files: ModelFiles, options: Options) -> tuple[str, Profile]:
         Reason.NOT_A_RERANKER,
         f"{name} gives no relevance score for a pair of texts. Supported are {', '.join(SUPPORTED)}.",
     )
+
+
+def _named_reranker(files: ModelFiles) -> bool:
+    return any("rerank" in name.lower() for name in files.names)

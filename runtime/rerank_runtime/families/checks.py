@@ -56,7 +56,7 @@ def _labels(config: dict[str, Any]) -> int:
     if isinstance(names, dict):
         return len(names)
     count = config.get("num_labels")
-    return count if isinstance(count, int) else 2
+    return count if isinstance(count, int) and not isinstance(count, bool) else 2
 
 
 def head(files: ModelFiles, *names: str) -> None:
@@ -99,19 +99,19 @@ def allowed_code(files: ModelFiles, options: Options, architecture: str) -> None
             Reason.FILE_MISSING,
             f"{architecture} needs configuration code, and config.json names none (auto_map.AutoConfig).",
         )
+    repository, _, module = reference.rpartition("--")
+    if repository:
+        raise Failure(
+            Reason.REMOTE_CODE_REQUIRED,
+            f"{architecture} takes its configuration code from another repository, {repository}, which a "
+            f"serving pod cannot reach. Use a copy of the model with {module.split('.')[0]}.py beside "
+            f"config.json, and {module} in its auto_map.",
+        )
     if not options.trust_remote_code:
         raise Failure(
             Reason.REMOTE_CODE_REQUIRED,
             f"{architecture} needs Python code of the model's repository ({reference}). An administrator "
             "must allow this repository and revision, and then engine.trustRemoteCode: true runs it.",
-        )
-    repository, _, module = reference.rpartition("--")
-    if repository:
-        raise Failure(
-            Reason.REMOTE_CODE_REQUIRED,
-            f"config.json takes its code from another repository, {repository}, which a serving pod cannot "
-            f"reach. Use a copy of the model with {module.split('.')[0]}.py beside config.json, and "
-            f"{module} in its auto_map.",
         )
     path = f"{module.split('.')[0]}.py"
     if path not in files.python:
@@ -134,7 +134,7 @@ def answers(files: ModelFiles, expected: tuple[str, str], models: str) -> None:
     sentence-transformers recorded the words (its LogitScore) they are these.
     """
     if files.score_tokens not in (None, expected):
-        found = " and ".join(str(word) for word in files.score_tokens)
+        found = " and ".join(word for word in files.score_tokens if word) or "of other ids"
         raise Failure(
             Reason.UNSUPPORTED_ARCHITECTURE,
             f"The model scores by its tokens {found}, not by {' and '.join(expected)} as {models} does: its "

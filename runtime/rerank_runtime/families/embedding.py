@@ -22,6 +22,8 @@ ARCHITECTURES = ("BertModel", "RobertaModel", "XLMRobertaModel", "ModernBertMode
 _CHAINS = (("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize"))
 _POOLING = {"qwen3": ("lasttoken",)}
 _ENCODER_POOLING = ("cls", "mean")
+# What E5 and its kin want before texts, and say in their card alone.
+_CARD_PROMPTS = ('"query: ', '"passage: ')
 _POOLING_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
@@ -121,6 +123,12 @@ def _check_similarity(files: ModelFiles) -> None:
         raise Failure(
             Reason.UNSUPPORTED_ARCHITECTURE,
             f"The model was trained with prompts ({', '.join(used)}), which are not put before texts yet: "
+            "its scores would be wrong.",
+        )
+    if all(prompt in files.card for prompt in _CARD_PROMPTS):
+        raise Failure(
+            Reason.UNSUPPORTED_ARCHITECTURE,
+            "The model card asks for “query: ” and “passage: ” before texts, which are not put there yet: "
             "its scores would be wrong.",
         )
     similarity = settings.get("similarity_fn_name")
