@@ -88,6 +88,7 @@ class ModelStatus(StatusModel):
     catalog: str | None = None
     repo: str | None = None
     revision: str | None = None
+    file: str | None = None
     family: str | None = None
     architecture: str | None = None
     parameters: int | None = None

@@ -49,7 +49,19 @@ def message(situation: Situation, download: DownloadStatus | None) -> str:
     }[situation.step]
     if situation.step == "Downloading" and download is not None:
         doing += f": {_progress(download)}"
+    told = _told(situation)
+    doing += f" ({told})" if told else ""
     return f"{counts}; {doing}" if situation.serving else doing
+
+
+def _told(situation: Situation) -> str:
+    """What a pod that downloads waits for, in its own words: the hub, or another pod at the same work."""
+    messages = (
+        pod.report.message
+        for pod, standing in situation.newest
+        if standing.step == situation.step == "Downloading" and pod.report is not None
+    )
+    return next((" ".join(message.split()).rstrip(".") for message in messages if message), "")
 
 
 def _counts(situation: Situation) -> str:

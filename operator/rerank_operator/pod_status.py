@@ -34,10 +34,11 @@ class _Part(BaseModel):
 
 
 class Source(_Part):
-    """The repository and the commit that its revision was resolved to."""
+    """The repository, the commit that its revision was resolved to, and the GGUF file that was taken."""
 
     repo: Text
     revision: Commit
+    file: Text | None = None
 
 
 class Download(_Part):

@@ -91,6 +91,7 @@ def _model(situation: Situation) -> ModelStatus | None:
     if report is not None and report.model is not None:
         found = report.model
         known = ModelStatus(
+            file=report.source.file if report.source else None,
             family=found.family,
             architecture=found.architecture,
             parameters=found.parameters,

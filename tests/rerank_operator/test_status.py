@@ -228,6 +228,13 @@ def test_download_progress_is_that_of_the_slowest_in_steps_of_a_percent() -> Non
     assert found.message == "downloading org/name: 55 % of 976.6 KiB, about 90 s left"
 
 
+def test_what_a_download_waits_for_is_told() -> None:
+    waiting = report("Downloading", reason="HubRateLimited", message="The hub asks to wait.\n")
+    found = status.model_status(situation(pod(report=waiting)), gateway_url="http://g", now=NOW)
+    assert found.message == "downloading org/name (The hub asks to wait)"
+    assert found.phase == "Downloading"
+
+
 def test_the_model_of_an_earlier_source_is_forgotten() -> None:
     known = {"repo": "org/earlier", "revision": "e" * 40, "family": "bert"}
     subject = situation(of=model(status={"model": known}), commit=None)
@@ -322,6 +329,7 @@ def test_the_sentence_for_people(case: str, sentence: str, ready: str) -> None:
 
 def test_what_was_reported_stands_in_the_status() -> None:
     told = report(
+        source={"repo": "org/name", "revision": COMMIT, "file": "m-Q8_0.gguf"},
         model={
             "family": "qwen3",
             "dtype": "bfloat16",
@@ -351,6 +359,7 @@ def test_what_was_reported_stands_in_the_status() -> None:
         "catalog": "qwen3-reranker-0.6b",
         "repo": "org/name",
         "revision": COMMIT,
+        "file": "m-Q8_0.gguf",
         "family": "qwen3",
         "dtype": "bfloat16",
         "memoryBytes": 4 * 2**30,
