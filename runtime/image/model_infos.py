@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vllm.model_executor.models import registry
 
-# The classes that serve the architectures of rerank_runtime.plan.
+# The classes that serve the architectures of rerank_runtime.families. Language models are looked up by the class
+# that they are converted from.
 ARCHITECTURES = (
     "BertModel",
     "BertForSequenceClassification",
@@ -20,6 +21,14 @@ ARCHITECTURES = (
     "RobertaForSequenceClassification",
     "XLMRobertaModel",
     "XLMRobertaForSequenceClassification",
+    "ModernBertModel",
+    "ModernBertForSequenceClassification",
+    "GteNewForSequenceClassification",
+    "Qwen3ForCausalLM",
+    "Qwen2ForCausalLM",
+    "GemmaForCausalLM",
+    "LlamaBidirectionalForSequenceClassification",
+    "JinaForRanking",
 )
 
 
