@@ -18,26 +18,15 @@ from rerank_runtime.failure import Failure, Reason
 # From the nearest to the original to the farthest. F16 keeps eleven bits of a weight and BF16 eight; F32 has
 # nothing that a model trained in 16 bits lacks in F16, at twice the bytes.
 QUALITY = (
-    *("F16", "BF16", "F32", "Q8_0", "Q6_K_L", "Q6_K", "Q5_K_L", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0"),
-    *("Q4_K_L", "Q4_K_M", "Q4_K_S", "Q4_1", "IQ4_NL", "IQ4_XS", "Q4_0", "Q3_K_XL", "Q3_K_L", "Q3_K_M"),
-    *(
-        "Q3_K_S",
-        "IQ3_M",
-        "IQ3_S",
-        "IQ3_XS",
-        "IQ3_XXS",
-        "Q2_K_L",
-        "Q2_K",
-        "Q2_K_S",
-        "IQ2_M",
-        "IQ2_S",
-        "IQ2_XS",
-    ),
-    *("IQ2_XXS", "IQ1_M", "IQ1_S"),
+    *("F16", "BF16", "F32", "Q8_K_XL", "Q8_0", "Q6_K_XL", "Q6_K_L", "Q6_K"),
+    *("Q5_K_XL", "Q5_K_L", "Q5_K_M", "Q5_K", "Q5_K_S", "Q5_1", "Q5_0"),
+    *("Q4_K_XL", "Q4_K_L", "Q4_K_M", "Q4_K", "Q4_K_S", "Q4_1", "IQ4_NL", "IQ4_XS", "Q4_0"),
+    *("Q3_K_XL", "Q3_K_L", "Q3_K_M", "Q3_K", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS"),
+    *("Q2_K_XL", "Q2_K_L", "Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
 )
 _RANK = {name: rank for rank, name in enumerate(QUALITY)}
 _FILE_FIELD = "spec.model.huggingFace.file"
-_QUANTISATION = re.compile(r"(?:^|[-._])((?:BF|F|I?Q|TQ)\d[A-Z0-9_]*)$")
+_QUANTISATION = re.compile(r"(?:^|[-._])((?:BF|FP?|I?Q|TQ)\d[A-Z0-9_]*)$")
 # llama.cpp's naming of a model split over several files (gguf-split).
 _PART = re.compile(r"-\d{5}-of-(\d{5})$")
 # Parts of other models that share the ending: a vision tower, statistics for quantising.
@@ -134,7 +123,8 @@ def _split(files: list[str]) -> Failure:
 
 
 def _rank(name: str) -> int:
-    return _RANK.get(quantisation(name) or "", len(QUALITY))
+    # Some write FP16 for F16.
+    return _RANK.get((quantisation(name) or "").replace("FP", "F"), len(QUALITY))
 
 
 def _listed(names: list[str]) -> str:

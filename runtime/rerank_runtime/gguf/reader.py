@@ -175,7 +175,7 @@ def _read(path: Path, head: _Head, size: int) -> GgufFile:
     for _ in range(pair_count):
         key = head.text(_MAX_NAME_BYTES)
         if key in values:
-            raise damaged(path, f"its metadata has {key} twice")
+            raise damaged(path, f"its metadata has {key[:60]!r} twice")
         values[key] = head.value()
     metadata = Metadata(values)
     entries = [_entry(path, head) for _ in range(tensor_count)]
@@ -188,7 +188,7 @@ def _read(path: Path, head: _Head, size: int) -> GgufFile:
 
 def _entry(path: Path, head: _Head) -> Tensor:
     name = head.text(_MAX_NAME_BYTES)
-    dimensions = head.count("<I", f"dimensions of {name!r}", _MAX_DIMENSIONS)
+    dimensions = head.count("<I", f"dimensions of {name[:60]!r}", _MAX_DIMENSIONS)
     shape = tuple(reversed([head.number("<Q") for _ in range(dimensions)]))
     number = head.number("<I")
     try:
@@ -197,11 +197,11 @@ def _entry(path: Path, head: _Head) -> Tensor:
     except (ValueError, KeyError) as error:
         raise Failure(
             Reason.UNSUPPORTED_ARCHITECTURE,
-            f"The GGUF file's tensor {name!r} is of type {number}, which is not read: choose another "
+            f"The GGUF file's tensor {name[:60]!r} is of type {number}, which is not read: choose another "
             "quantisation.",
         ) from error
     if not shape or 0 in shape or shape[-1] % block:
-        raise damaged(path, f"its tensor {name!r} of type {kind.name} has shape {list(shape)}")
+        raise damaged(path, f"its tensor {name[:60]!r} of type {kind.name} has shape {list(shape)}")
     return Tensor(name, shape, kind, head.number("<Q"), math.prod(shape) // block * block_bytes)
 
 
@@ -212,9 +212,9 @@ def _place(path: Path, entries: list[Tensor], start: int, size: int) -> dict[str
     for entry in sorted(entries, key=lambda entry: entry.offset):
         tensor = Tensor(entry.name, entry.shape, entry.type, start + entry.offset, entry.size)
         if tensor.name in placed:
-            raise damaged(path, f"it has the tensor {tensor.name!r} twice")
+            raise damaged(path, f"it has the tensor {tensor.name[:60]!r} twice")
         if tensor.offset < end:
-            raise damaged(path, f"its tensor {tensor.name!r} lies upon another")
+            raise damaged(path, f"its tensor {tensor.name[:60]!r} lies upon another")
         end = tensor.offset + tensor.size
         if end > size:
             raise damaged(path, f"it has {size} bytes where its tensors reach to {end}")

@@ -22,8 +22,8 @@ from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.gguf.layout import COPIED, Rows, Target, Values, Zeros
 from rerank_runtime.gguf.reader import Tensor, damaged
 
-# Elements in a chunk: 16 MiB as 32-bit floats.
-CHUNK_ELEMENTS = 4 * 2**20
+# Elements in a chunk: 4 MiB as 32-bit floats.
+_CHUNK_ELEMENTS = 2**20
 
 
 def size(targets: Iterable[Target]) -> int:
@@ -102,7 +102,7 @@ def _raw(path: Path, weights: BinaryIO, rows: Rows) -> Iterator[bytes]:
     tensor = rows.tensor
     block, block_bytes = GGML_QUANT_SIZES[tensor.type]
     row_bytes = tensor.row // block * block_bytes
-    step = max(1, CHUNK_ELEMENTS // tensor.row) if tensor.row else 1
+    step = max(1, _CHUNK_ELEMENTS // tensor.row) if tensor.row else 1
     weights.seek(tensor.offset + rows.start * row_bytes)
     for start in range(rows.start, rows.stop, step):
         wanted = (min(start + step, rows.stop) - start) * row_bytes
