@@ -1,10 +1,11 @@
 # One table of commands. `make help` prints it; the README says what each is for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast bench cluster-up cluster-down cluster-env images lint format lock manifests
+.PHONY: help venv demo test test-fast parity bench cluster-up cluster-down cluster-env images lint format lock manifests
 
 VENV := .venv
 PY := $(VENV)/bin/python
+RUNTIME := .venv-runtime
 CLUSTER ?= native
 export CLUSTER
 
@@ -37,6 +38,15 @@ lint: venv ## format, lint, types, import rules
 
 format: venv ## rewrite the code in the house format
 	@$(VENV)/bin/ruff format --quiet . && $(VENV)/bin/ruff check --quiet --fix .
+
+# vLLM for the CPU on this machine, as in the image.
+$(RUNTIME)/.stamp: requirements/runtime-torch.txt requirements/runtime-cpu.txt runtime/image/cuda_stand_ins.py parity/make_venv.sh | $(VENV)/.stamp
+	@echo "venv: installing vLLM for the CPU into $(RUNTIME)"
+	@parity/make_venv.sh $(RUNTIME) $(VENV)/bin/uv
+	@touch $@
+
+parity: venv $(RUNTIME)/.stamp ## every family of rerankers against its model card; writes docs/parity.md
+	@PYTHONPATH=.:api $(PY) -m parity --python $(RUNTIME)/bin/python --write docs/parity.md
 
 bench: venv ## the benchmarks; writes bench/RESULTS.md
 	@$(PY) -m bench

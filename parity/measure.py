@@ -1,0 +1,90 @@
+"""What a family's answers through the gateway look like beside its reference. Pure but for the asking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from parity.serving import Served
+
+BOUND = 1e-3
+# Reference scores closer together than twice what a family may be off have no order to keep.
+_TIES = 2.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family's result.
+
+    Args:
+        family: Its name.
+        pairs: How many were compared.
+        difference: Largest difference of scores, by kind of request.
+        tau: Kendall's rank agreement of all requests, -1 to 1, pairs of documents that tie left out.
+        tokens: Requests whose number of prompt tokens is the card's, and how many requests there were.
+        verified: What verification said: empty or the reason of its failure.
+        plan: What was decided.
+        errors: Requests that were not answered with scores.
+    """
+
+    family: str
+    pairs: int
+    difference: dict[str, float]
+    tau: float
+    tokens: tuple[int, int]
+    verified: str
+    plan: dict[str, Any]
+    errors: tuple[str, ...] = field(default=())
+
+    @property
+    def worst(self) -> float:
+        return max(self.difference.values(), default=math.inf)
+
+
+def compare(family: str, served: Served, reference: Sequence[dict[str, Any]]) -> Row:
+    """Send every request of a reference through the gateway.
+
+    Args:
+        family: Its name.
+        served: The running model.
+        reference: `reference.json` of `parity.build`.
+    """
+    difference: dict[str, float] = {}
+    same = 0
+    errors: list[str] = []
+    agreement: list[int] = []
+    for expected in reference:
+        answer = served.rerank(expected["query"], expected["documents"])
+        if answer.status != 200:
+            errors.append(f"{expected['kind']}: {answer.status} {str(answer.body)[:300]}")
+            continue
+        scores = [0.0] * len(expected["documents"])
+        for result in answer.body["results"]:
+            scores[result["index"]] = float(result["relevance_score"])
+        off = max(abs(a - b) for a, b in zip(scores, expected["scores"], strict=True))
+        difference[expected["kind"]] = max(off, difference.get(expected["kind"], 0.0))
+        agreement += _agreement(scores, expected["scores"])
+        same += answer.body["usage"]["prompt_tokens"] == expected["tokens"]
+    verification = served.status["verification"]
+    return Row(
+        family=family,
+        pairs=sum(len(expected["documents"]) for expected in reference),
+        difference=difference,
+        tau=sum(agreement) / len(agreement) if agreement else math.nan,
+        tokens=(same, len(reference)),
+        verified="" if verification["verified"] else str(verification["reason"]),
+        plan=served.plan,
+        errors=tuple(errors),
+    )
+
+
+def _agreement(scores: Sequence[float], expected: Sequence[float]) -> list[int]:
+    """For each two documents that the reference tells apart: 1 in its order, else -1."""
+    return [
+        1 if (scores[a] - scores[b]) * (expected[a] - expected[b]) > 0 else -1
+        for a, b in combinations(range(len(expected)), 2)
+        if abs(expected[a] - expected[b]) > _TIES * BOUND
+    ]

@@ -1,0 +1,122 @@
+"""The parts of the suite that need no engine."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import jinja2
+import pytest
+
+from parity import measure, pairs, table, vllm_program, wrong
+from parity.measure import Row
+from parity.table import Ignored, Outcome
+
+FAMILY: dict[str, Any] = {
+    "name": "bert",
+    "card": "org/model",
+    "length": 512,
+    "scale": "[0,1]",
+    "exact": True,
+    "note": "",
+}
+ROW = Row(
+    family="bert",
+    pairs=60,
+    difference={"varied": 1e-6},
+    tau=1.0,
+    tokens=(8, 8),
+    verified="",
+    plan={"context_length": 512, "score_range": "[0,1]"},
+)
+
+
+def test_at_least_fifty_pairs_of_many_kinds() -> None:
+    documents = [document for request in pairs.varied() for document in request.documents]
+    assert len(documents) >= 50
+    assert "" in documents
+    assert any(document.endswith("\n") for document in documents)
+    assert max(map(len, documents)) > 1000
+    assert any("\u4e00" <= letter <= "\u9fff" for document in documents for letter in document)
+
+
+def test_an_overlong_document_stands_between_others() -> None:
+    first, long, last = pairs.overlong(512).documents
+    assert len(long.split()) > 512 > len(first.split()) + len(last.split())
+
+
+def test_every_token_is_in_the_control_documents() -> None:
+    text = "".join(pairs.control(["<a>", "<b>", "<c>"]).documents)
+    assert all(token in text for token in ("<a>", "<b>", "<c>"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["vllm", "serve", "--a=1", "--b=2"]),
+        ({"--a": None}, ["vllm", "serve", "--b=2"]),
+        ({"--a": "3"}, ["vllm", "serve", "--b=2", "--a=3"]),
+        ({"--c": ""}, ["vllm", "serve", "--a=1", "--b=2", "--c"]),
+    ],
+)
+def test_flags_change(changes: dict[str, str | None], expected: list[str]) -> None:
+    assert vllm_program.changed(["vllm", "serve", "--a=1", "--b=2"], changes) == expected
+
+
+def test_a_wrong_template_gives_its_prompt_to_the_last_newline() -> None:
+    template = jinja2.Environment(autoescape=False).from_string(wrong.jinja('a "x"\n<QUERY>\nDOCUMENT é\n\n'))
+    messages = [{"role": "query", "content": "Q\n"}, {"role": "document", "content": "D"}]
+    assert template.render(messages=messages) == 'a "x"\n<Q\n>\nD é\n\n'
+
+
+@pytest.mark.parametrize("case", wrong.CASES, ids=lambda case: f"{case.family}: {case.what}")
+def test_every_wrong_configuration_is_one(case: wrong.Wrong) -> None:
+    assert case.changes or case.options is not None or case.without
+    assert (wrong.TEMPLATE in case.changes.values()) == bool(case.template)
+    overrides = case.changes.get("--hf-overrides")
+    assert overrides is None or json.loads(overrides)
+
+
+def test_a_good_row_has_no_failures() -> None:
+    assert table.failures(FAMILY, ROW) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"difference": {"varied": 1e-6, "control": 2e-3}}, "scores differ by 0.002"),
+        ({"tau": 0.99}, "the order differs, tau 0.990"),
+        ({"tokens": (7, 8)}, "7 of 8 requests have the card's number of tokens"),
+        ({"verified": "ScoresInverted"}, "verification failed: ScoresInverted"),
+        ({"errors": ("varied: 400",)}, "varied: 400"),
+        (
+            {"plan": {"context_length": 514, "score_range": "[0,1]"}},
+            "the plan's context_length is 514, the card's is 512",
+        ),
+    ],
+)
+def test_a_bad_row_says_why(changed: dict[str, Any], told: str) -> None:
+    assert table.failures(FAMILY, replace(ROW, **changed)) == [told]
+
+
+def test_a_stated_difference_is_no_failure() -> None:
+    row = replace(ROW, difference={"varied": 0.3}, tau=0.9, tokens=(1, 8))
+    assert table.failures(FAMILY | {"exact": False}, row) == []
+
+
+def test_agreement_leaves_out_what_the_reference_does_not_tell_apart() -> None:
+    agreement = measure._agreement([0.1, 0.3, 0.2], [0.1, 0.2, 0.2 + measure.BOUND])
+    assert agreement == [1, 1]
+    assert measure._agreement([0.3, 0.1], [0.1, 0.2]) == [-1]
+
+
+def test_the_page_holds_every_row() -> None:
+    case = wrong.CASES[0]
+    outcome = Outcome(case, "NotAReranker", "the plan", None)
+    text = table.page(
+        [(FAMILY | {"note": "as noted"}, ROW)], [outcome], [Ignored("a_field", 0.0)], {"vllm": "0.32"}
+    )
+    assert "| bert | org/model | 512 | [0,1] | 1.0e-06 | – | – | 1.000 | 8/8 | yes |" in text
+    assert f"| {case.family} | {case.what} | the plan | `NotAReranker` |" in text
+    assert "- bert: as noted." in text
+    assert "`a_field`" in text
+    assert "vllm 0.32" in text
