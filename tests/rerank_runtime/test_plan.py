@@ -8,8 +8,9 @@ import pytest
 
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.model_files import ModelFiles
-from rerank_runtime.options import Device, Method, Options
+from rerank_runtime.options import Device, Method, OnOverflow, Options
 from rerank_runtime.plan import plan
+from rerank_runtime.serve_plan import Truncation
 from tests.rerank_runtime.support import BERT, MODULES, XLM_R, cross_encoder, embedding
 
 ROBERTA_SHORT = XLM_R | {
@@ -207,3 +208,172 @@ def test_a_gpu_takes_heads_of_any_size() -> None:
 
 def test_memory_that_is_enough_is_enough() -> None:
     assert plan(cross_encoder(), Options(memory_limit=4 * 2**30)).family == "bert"
+
+
+QWEN3: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 1024,
+    "head_dim": 128,
+    "intermediate_size": 3072,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 28,
+    "max_position_embeddings": 40960,
+}
+WORDS = {
+    word: number
+    for number, word in enumerate(("yes", "no", "<|im_start|>", "<|im_end|>", "<think>", "</think>"))
+}
+SENTENCE = "Judge whether the Document meets the requirements based on the Query and the Instruct provided."
+ORIGINAL = {
+    "architectures": ["Qwen3ForSequenceClassification"],
+    "classifier_from_token": ["no", "yes"],
+    "is_original_qwen3_reranker": True,
+}
+
+
+def qwen3(**changes: Any) -> ModelFiles:
+    values: dict[str, Any] = {
+        "shapes": {},
+        "words": WORDS,
+        "parameters": 600_000_000,
+        "dtype": "BF16",
+        "names": ("Qwen/Qwen3-Reranker-0.6B",),
+    }
+    return cross_encoder(QWEN3, **(values | changes))
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"names": ("me/my-qwen3-reranker-tuned", "model")},
+        {"names": ("model", "Qwen3-Reranker-4B")},
+        {"names": (), "card": "---\npipeline_tag: text-ranking\nbase_model: Qwen/Qwen3-Reranker-0.6B\n---"},
+        {
+            "names": (),
+            "card": SENTENCE,
+        },
+        {
+            "names": (),
+            "chat_template": f"…{SENTENCE}…",
+        },
+    ],
+)
+def test_what_shows_that_a_language_model_is_a_reranker(evidence: dict[str, Any]) -> None:
+    decided = plan(qwen3(**evidence), Options())
+    assert (decided.hf_overrides, decided.convert, decided.score_range) == (ORIGINAL, "classify", "[0,1]")
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"names": ()},
+        {"names": ("Qwen/Qwen3-0.6B",)},
+        {"names": (), "card": "Compare with Qwen3-Reranker.\npipeline_tag: text-generation"},
+        {"names": (), "card": "pipeline_tag: text-ranking"},
+    ],
+)
+def test_what_does_not(evidence: dict[str, Any]) -> None:
+    with pytest.raises(Failure, match="is a language model") as refusal:
+        plan(qwen3(**evidence), Options())
+    assert refusal.value.reason == Reason.NOT_A_RERANKER
+    assert plan(qwen3(**evidence), Options(Method.CROSS_ENCODER)).family == "qwen3"
+
+
+def test_an_instruction_is_in_the_template_and_changes_its_hash() -> None:
+    default, own = plan(qwen3(), Options()), plan(qwen3(), Options(instruction="Find code"))
+    assert default.instruction == "Given a web search query, retrieve relevant passages that answer the query"
+    assert f"<Instruct>: {default.instruction}\n" in default.render("q", "d")
+    assert own.instruction == "Find code"
+    assert "<Instruct>: Find code\n" in own.render("q", "d")
+    assert "<Instruct>: Other\n" in own.render("q", "d", "Other")
+    assert default.template_sha256 != own.template_sha256
+    assert default.as_json()["template_sha256"] == default.template_sha256
+    assert "template" not in default.as_json()
+
+
+def test_a_pair_model_has_no_prompt() -> None:
+    decided = plan(cross_encoder(), Options())
+    assert (decided.template, decided.template_sha256, decided.instruction) == (None, None, None)
+    with pytest.raises(ValueError, match="has no template"):
+        decided.render("q", "d")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (Options(instruction="Find code"), "has no place for one"),
+        (Options(max_model_len=513), "reads at most 512"),
+        (Options(max_model_len=0), "engine.maxModelLen is 0"),
+        (
+            Options(max_tokens_per_document=-1, max_tokens_per_query=0),
+            "maxTokensPerDocument is -1, .*PerQuery is 0",
+        ),
+        (Options(dtype="int8"), "engine.dtype is int8"),
+        (Options(gpu_memory_utilization=0.5), "there is no GPU"),
+        (Options(device=Device.CUDA, gpu_memory_utilization=1.5), "is 1.5"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: Options, says: str) -> None:
+    with pytest.raises(Failure, match=says) as refusal:
+        plan(cross_encoder(), options)
+    assert refusal.value.reason == Reason.INVALID_OPTIONS
+
+
+def test_options_reach_the_plan() -> None:
+    decided = plan(
+        cross_encoder(),
+        Options(
+            device=Device.CUDA,
+            max_model_len=256,
+            dtype="float32",
+            gpu_memory_utilization=0.4,
+            max_tokens_per_document=200,
+            max_tokens_per_query=50,
+            on_overflow=OnOverflow.REJECT,
+        ),
+    )
+    assert (decided.context_length, decided.dtype, decided.gpu_memory_utilization) == (256, "float32", 0.4)
+    assert decided.truncation == Truncation(200, 50, OnOverflow.REJECT)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (Options(device=Device.CUDA), 8192),
+        (Options(device=Device.CUDA, max_model_len=32768), 32768),
+        (Options(device=Device.CUDA, gpu_memory=24 * 2**30), 8192),
+        (Options(device=Device.CUDA, gpu_memory=3 * 2**30), 2048),
+        (Options(), 8192),
+        (Options(memory_limit=6 * 2**30), 4096),
+    ],
+)
+def test_a_context_is_shortened_only_to_fit(options: Options, expected: int) -> None:
+    decided = plan(qwen3(), options)
+    assert decided.context_length == expected
+    # 28 layers with 8 heads of 128 for keys and for values, in blocks of 128 tokens and one more.
+    size = 4 if options.device is Device.CPU else 2
+    assert decided.kv_cache_bytes == 2 * 28 * 8 * 128 * (expected + 128) * size
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "says"),
+    [
+        (
+            Options(device=Device.CUDA, gpu_memory=2 * 2**30),
+            Reason.GPU_OUT_OF_MEMORY,
+            "GiB more than the 1.8 GiB",
+        ),
+        (
+            Options(device=Device.CUDA, gpu_memory=3 * 2**30, max_model_len=8192),
+            Reason.GPU_OUT_OF_MEMORY,
+            "engine.maxModelLen to a shorter length",
+        ),
+        (Options(memory_limit=4 * 2**30), Reason.ENGINE_OUT_OF_MEMORY, "for texts of 2048 tokens"),
+    ],
+)
+def test_what_does_not_fit_says_by_how_much(options: Options, reason: Reason, says: str) -> None:
+    with pytest.raises(Failure, match=says) as refusal:
+        plan(qwen3(), options)
+    assert refusal.value.reason == reason

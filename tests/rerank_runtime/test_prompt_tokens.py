@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rerank_runtime import chat_template
+from rerank_runtime.families import jina_v3
 from rerank_runtime.options import Method
 from rerank_runtime.prompt_tokens import expected
 from rerank_runtime.verification.cases import Case
@@ -33,3 +35,19 @@ def test_long_texts_are_neither_cut_nor_padded() -> None:
     # The file that MiniLM ships cuts at 128 tokens and pads to them.
     case = Case("a", "panda " * 200, "hi")
     assert expected(MINILM, serve_plan(Method.COSINE), [case]) == (3 + 202 + 3,)
+
+
+def test_a_prompt_is_counted_with_its_template() -> None:
+    plan = serve_plan(template=chat_template.load("nemotron_rerank"))
+    case = Case("a", "bear", "panda bear")
+    # [CLS] question : a passage : … [SEP]
+    assert expected(MINILM, plan, [case]) == (7 + 1 + 7 + 2,)
+
+
+def test_a_listwise_model_reads_all_documents_once() -> None:
+    case = Case("a", "bear", "panda bear")
+    alone = expected(
+        MINILM, serve_plan(Method.COSINE), [Case("", jina_v3.prompt("a", ["panda bear", "bear"]), "")]
+    )
+    # Two empty texts are [CLS] [SEP] each.
+    assert expected(MINILM, serve_plan(pointwise=False), [case]) == (alone[0] - 4,)
