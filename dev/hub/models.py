@@ -68,17 +68,18 @@ def build(root: Path) -> dict[str, Branches]:
     good = model(weights, "Scores a pair by the words that it shares.")
     second = good | {"README.md": b"Scores a pair by the words that it shares. Second edition.\n"}
     inverted = weights | {"classifier.weight": -head, "classifier.bias": -bias}
+    wrong_way_round = model(inverted, "Ranks the wrong way round.")
     constant = weights | {"classifier.weight": head * 0}
     nan = weights | {"classifier.weight": np.full_like(head, np.nan)}
     cut = dict(good)
     cut["model.safetensors"] = _safetensors(weights)[: 5 * 2**20]
     return {
         MINILM: write(root, MINILM, {"main": minilm}),
-        "demo/word-overlap": write(root, "demo/word-overlap", {"main": good, "v2": second}),
-        "demo/gated": write(root, "demo/gated", {"main": good}, gated=True),
-        "demo/inverted": write(
-            root, "demo/inverted", {"main": model(inverted, "Ranks the wrong way round.")}
+        "demo/word-overlap": write(
+            root, "demo/word-overlap", {"main": good, "v2": second, "inverted": wrong_way_round}
         ),
+        "demo/gated": write(root, "demo/gated", {"main": good}, gated=True),
+        "demo/inverted": write(root, "demo/inverted", {"main": wrong_way_round}),
         "demo/constant": write(
             root, "demo/constant", {"main": model(constant, "Gives every pair one score.")}
         ),

@@ -17,8 +17,6 @@ from rerank_runtime.verification.observation import Answer, Expected, Surroundin
 
 # vLLM on a busy CPU may take a while for its first request; nothing waits for this but readiness.
 REQUEST_TIMEOUT = 60.0
-# The intake says by this header that it cut texts of a request.
-TRUNCATED = "x-rerank-truncated"
 HEALTH_TIMEOUT = 10.0
 
 
@@ -110,7 +108,7 @@ class EngineApi:
                 error = f"{response.status}: {_message(await response.text())}"
                 return Answer(case, expected=expected, error=error)
             content: dict[str, Any] = await response.json()
-            truncated = TRUNCATED in response.headers
+            truncated = guard.TRUNCATED_HEADER.decode() in response.headers
         scores = {int(entry["index"]): float(entry["relevance_score"]) for entry in content["results"]}
         if sorted(scores) != [0, 1]:
             return Answer(case, expected=expected, error=f"{len(scores)} scores for 2 documents")

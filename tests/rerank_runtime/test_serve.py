@@ -267,12 +267,10 @@ async def test_the_template_and_the_limits_reach_the_engine(
     scoring = status["model"]["scoring"]
     assert scoring["templateSha256"] == hashlib.sha256(template.encode()).hexdigest()
     assert scoring["instruction"] == "find answers"
-    [path] = [
-        Path(a.split("=", 1)[1]) for a in fake_vllm.seen["arguments"] if a.startswith("--chat-template=")
-    ]
+    path = _template_of(fake_vllm)
     assert path.read_text() == template
     assert (_mode(path), _mode(path.parent)) == (0o600, 0o700)
-    told = IntakeSettings.from_json(Path(fake_vllm.seen["environment"]["RERANK_INTAKE"]).read_text())
+    told = IntakeSettings.from_json(_text(fake_vllm.seen["environment"]["RERANK_INTAKE"]))
     assert told.template_path == path
     assert told.directory == pod.settings.directory
     assert await pod.stop() == 0
@@ -306,9 +304,7 @@ async def test_a_template_that_is_changed_in_the_container_is_seen(
     monkeypatch.setattr(serving, "plan", _planned_with(template=template))
     pod = await start(intervals=OFTEN)
     await pod.phase("Ready")
-    [path] = [
-        Path(a.split("=", 1)[1]) for a in fake_vllm.seen["arguments"] if a.startswith("--chat-template=")
-    ]
+    path = _template_of(fake_vllm)
     path.write_text(template.rstrip())
     assert (await pod.phase("Failed"))["reason"] == "TemplateDiffers"
 
@@ -523,6 +519,15 @@ def _planned_with(**changes: Any) -> Callable[[ModelFiles, Options], ServePlan]:
         return replace(planning.plan(files, options), **changes)
 
     return decide
+
+
+def _template_of(fake_vllm: FakeVllm) -> Path:
+    [flag] = [a for a in fake_vllm.seen["arguments"] if a.startswith("--chat-template=")]
+    return Path(flag.partition("=")[2])
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text()
 
 
 def _mode(path: Path) -> int:
