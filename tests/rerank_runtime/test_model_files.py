@@ -74,3 +74,36 @@ def test_says_what_is_missing(tmp_path: Path, name: str, content: str | None, sa
 def test_a_path_that_is_not_on_the_volume(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="check the volume and its path"):
         model_files.read(tmp_path / "nowhere")
+
+
+def test_reads_what_a_language_model_is_known_as_a_reranker_by(tmp_path: Path) -> None:
+    directory = write_model(tmp_path / "Qwen3-Reranker-0.6B")
+    modules = [{"type": "a.Transformer", "path": ""}, {"type": "b.LogitScore", "path": "1_LogitScore"}]
+    (directory / "modules.json").write_text(json.dumps(modules))
+    (directory / "1_LogitScore").mkdir()
+    (directory / "1_LogitScore" / "config.json").write_text('{"true_token_id": 7, "false_token_id": null}')
+    (directory / "tokenizer.json").write_text('{"model": {"vocab": {"yes": 7, "other": 8}}}')
+    (directory / "chat_template.jinja").write_text("Judge")
+    (directory / "README.md").write_bytes(b"# Qwen3-Reranker \xff")
+    (directory / "configuration.py").write_text("")
+    (tmp_path / "source.json").write_text('{"repo": "Qwen/Qwen3-Reranker-0.6B", "revision": "0"}')
+    files = model_files.read(directory)
+    assert files.module_kinds == ["Transformer", "LogitScore"]
+    assert (files.words, files.score_tokens) == ({"yes": 7}, ("yes", None))
+    assert (files.chat_template, files.card) == ("Judge", "# Qwen3-Reranker \ufffd")
+    assert files.names == ("Qwen/Qwen3-Reranker-0.6B", "Qwen3-Reranker-0.6B")
+    assert files.python == {"configuration.py"}
+
+
+def test_a_chat_template_in_the_tokenizer_s_configuration_is_read(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [{"name": "x", "template": "Judge"}]}')
+    assert "Judge" in model_files.read(tmp_path).chat_template
+
+
+@pytest.mark.parametrize("path", ["../1_LogitScore", "/etc", "1\\u0000"])
+def test_modules_stay_inside_the_directory(tmp_path: Path, path: str) -> None:
+    write_model(tmp_path)
+    (tmp_path / "modules.json").write_text(f'[{{"type": "b.LogitScore", "path": "{path}"}}]')
+    with pytest.raises(Failure, match="outside the model's directory"):
+        model_files.read(tmp_path)
