@@ -5,7 +5,10 @@ import pytest
 from tests.cluster.harness.cluster import SYSTEM, Cluster
 from tests.cluster.harness.fixtures import Release, Tutorial
 from tests.cluster.harness.grants import grants_of
+from tests.cluster.harness.objects import model_from
+from tests.cluster.harness.waiting import wait_for
 
+NAMESPACE = "rerank-test-permissions"
 ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
@@ -30,9 +33,22 @@ def test_the_namespaces_enforce_restricted(cluster: Cluster, tutorial: Tutorial)
         assert found["metadata"]["labels"][ENFORCE] == "restricted"
 
 
+@pytest.fixture(scope="module")
+def catalog_used(cluster: Cluster, release: Release, namespace_of_module: str) -> None:
+    """A model of the built-in catalog that wants no replica: the operator reads its entry."""
+    listed = model_from("listed", namespace_of_module, {"catalog": "ms-marco-minilm-l6-v2"}, replicas=0)
+    cluster.kubectl.apply(listed)
+
+    def merged() -> object:
+        return ((cluster.model("listed", namespace_of_module) or {}).get("status") or {}).get("effective")
+
+    what = "the catalog's entry reached the model"
+    wait_for(what, merged, seconds=60, story=cluster.story(namespace_of_module))
+
+
 @pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
 def test_every_permission_was_used(
-    cluster: Cluster, release: Release, tutorial: Tutorial, account: str
+    cluster: Cluster, release: Release, tutorial: Tutorial, catalog_used: None, account: str
 ) -> None:
     grants = grants_of(cluster.api, account, SYSTEM)
     assert grants, f"nothing is bound to {account}"
