@@ -7,10 +7,11 @@ first character. Then it is read as the letters that it is made of, like any oth
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
+
+from rerank_runtime import code_points
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 # tokenizer.json (transformers 5.19, tokenization_utils_base.py: SPECIAL_TOKENS_ATTRIBUTES).
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LISTED = ("additional_special_tokens", "extra_special_tokens")
-# What leaves of tokenizer.json its normaliser, split and model alone.
-_BARE: dict[str, Any] = {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-_LAST_CODE_POINT = 0x10FFFF
-_BLOCK = 256
-_SURROGATES = range(0xD800, 0xE000)
 
 Normalize = Callable[[str], str]
 
@@ -51,18 +47,21 @@ class ControlTokens:
         self._ascii_triggers = tuple(c for c in self._triggers if c.isascii())
 
     @classmethod
-    def of(cls, definition: dict[str, Any], config: dict[str, Any], template: str | None) -> ControlTokens:
+    def of(
+        cls, tokenizer: Tokenizer, definition: dict[str, Any], config: dict[str, Any], template: str | None
+    ) -> ControlTokens:
         """The control strings of a tokenizer.
 
         Args:
-            definition: tokenizer.json.
+            tokenizer: The tokenizer.
+            definition: Its tokenizer.json.
             config: tokenizer_config.json.
             template: The chat template, or None.
         """
         strings = _strings(definition, config, template)
         if not strings:
             return cls(())
-        return cls(strings, _normalizer(definition, strings))
+        return cls(strings, _normalizer(tokenizer, definition, strings))
 
     def inert(self, text: str) -> str:
         """The text without control strings; itself where it holds none."""
@@ -131,26 +130,25 @@ def _vocabulary(definition: dict[str, Any]) -> set[str]:
     return set(pieces) if isinstance(pieces, dict) else {entry[0] for entry in pieces}
 
 
-def _normalizer(definition: dict[str, Any], strings: set[str]) -> Normalize | None:
+def _normalizer(tokenizer: Tokenizer, definition: dict[str, Any], strings: set[str]) -> Normalize | None:
     """The normaliser where normalised text can hold control tokens: some are looked for there, or the model
     itself makes them of ordinary characters, as XLM-R's unigram vocabulary makes `</s>`.
     """
-    from tokenizers import Tokenizer  # noqa: PLC0415 - pid 1 imports this module's neighbours and not it
-
-    if definition.get("normalizer") is None:
+    normalizer = tokenizer.normalizer
+    if normalizer is None:
         return None
-    bare = Tokenizer.from_str(json.dumps(definition | _BARE))
     late = any(t["content"] in strings and t.get("normalized") for t in definition.get("added_tokens") or [])
-    if not late and not any(_makes(bare, s) for s in strings - {_unknown(definition)}):
+    if not late and not any(_makes(tokenizer, string) for string in strings - {_unknown(definition)}):
         return None
-    normalizer = bare.normalizer
     return cast("Normalize", normalizer.normalize_str)
 
 
-def _makes(bare: Tokenizer, string: str) -> bool:
-    """Whether the model has the string as a piece, and reads it as that piece."""
-    piece = bare.token_to_id(string)
-    return piece is not None and piece in bare.encode(string).ids
+def _makes(tokenizer: Tokenizer, string: str) -> bool:
+    """Whether the model reads the string as one token even where nobody looks for added tokens."""
+    text = tokenizer.normalizer.normalize_str(string)
+    splitter = tokenizer.pre_tokenizer
+    parts = [part for part, _ in splitter.pre_tokenize_str(text)] if splitter is not None else [text]
+    return any(token.value == string for part in parts for token in tokenizer.model.tokenize(part))
 
 
 def _unknown(definition: dict[str, Any]) -> str | None:
@@ -163,10 +161,4 @@ def _unknown(definition: dict[str, Any]) -> str | None:
 
 def _sources(firsts: set[str], normalize: Normalize) -> set[str]:
     """Every character that the normaliser makes one of `firsts` of."""
-    found = set()
-    for start in range(0, _LAST_CODE_POINT + 1, _BLOCK):
-        block = [chr(c) for c in range(start, start + _BLOCK) if c not in _SURROGATES]
-        if firsts.isdisjoint(normalize("".join(block))):
-            continue
-        found |= {c for c in block if not firsts.isdisjoint(normalize(c))}
-    return found
+    return {c for c in code_points.changing() if not firsts.isdisjoint(normalize(c))}

@@ -2,18 +2,24 @@
 
 vLLM's `--api-key` guards some of its routes only. The guard stands before all of them: it lets pass a short
 list of paths, only with the backend token of the namespace, counts what is in flight, and refuses new work
-while draining. It never looks at a body. One count for each API server process, of which the runtime starts
-one.
+while draining. Bodies of work go through the intake (`rerank_runtime.intake`), which rebuilds them or refuses
+them. One count for each API server process, of which the runtime starts one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+
+from rerank_runtime import intake
+from rerank_runtime.intake import Intake, IntakeSettings, Refused
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,13 +37,28 @@ STATE_PATH = "/_rerank/state"
 DRAIN_PATH = "/_rerank/drain"
 WORK = frozenset({("POST", "/v1/rerank")})
 ALLOWED = WORK | {("GET", "/v1/models"), ("GET", "/metrics")}
-INTERNAL = frozenset({("POST", "/v1/rerank"), ("GET", "/v1/models"), ("GET", "/openapi.json")})
+INTERNAL = frozenset({("GET", "/v1/models"), ("GET", "/openapi.json")})
 
+# Tells what was cut of a request, in the words of intake.Report.
+TRUNCATED_HEADER = b"x-rerank-truncated"
+
+# More than a gateway lets pass to begin with.
+_MAX_BODY_BYTES = 64 * 2**20
+# A body that is read on the event loop holds up everybody for a millisecond at most.
+_MAX_LOOP_BYTES = 256 * 2**10
+# Several, so that one request of megabytes does not hold up the others that must be tokenised.
+_THREADS = 4
 _DRAINING = (b"x-rerank-draining", b"true")
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Guard:
-    """The middleware. vLLM constructs it with the application that it wraps."""
+    """The middleware. vLLM constructs it with the application that it wraps.
+
+    Raises:
+        ValueError, OSError: the environment lacks something, or what it names cannot be read. vLLM then does
+            not start.
+    """
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -47,6 +68,11 @@ class Guard:
             raise ValueError(f"{TOKEN_HASH} is not a hex SHA-256")
         self._token_hash = token_hash
         self._internal_hash = _digest(internal.encode()) if internal else ""
+        settings = os.environ.get(intake.SETTINGS, "")
+        if not settings:
+            raise ValueError(f"{intake.SETTINGS} is not set")
+        self._intake = Intake(IntakeSettings.from_json(Path(settings).read_text(encoding="utf-8")))
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
         self.in_flight = 0
         self.draining = False
 
@@ -84,9 +110,33 @@ class Guard:
             return
         self.in_flight += 1
         try:
-            await self.app(scope, receive, send)
+            await self._take_in(scope, receive, send)
         finally:
             self.in_flight -= 1
+
+    async def _take_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on as the intake rebuilds it, and tell in the answer what was cut."""
+        body = await _read(receive)
+        if body is None:
+            return
+        if len(body) > _MAX_BODY_BYTES:
+            message = f"the body is larger than {_MAX_BODY_BYTES} bytes"
+            await _refuse(send, 413, message, (b"connection", b"close"))
+            return
+        loop = asyncio.get_running_loop()
+        if len(body) > _MAX_LOOP_BYTES:
+            outcome = await loop.run_in_executor(self._threads, self._intake.whole, body)
+        else:
+            begun = self._intake.begin(body)
+            outcome = await loop.run_in_executor(self._threads, begun) if callable(begun) else begun
+        if isinstance(outcome, Refused):
+            await _refuse(send, 400, outcome.message, kind="BadRequestError", param=outcome.param)
+            return
+        headers = [header for header in scope["headers"] if header[0] not in _FRAMING]
+        headers.append((b"content-length", b"%d" % len(outcome.body)))
+        cut = outcome.report.header()
+        rebuilt = dict(scope, headers=headers)
+        await self.app(rebuilt, _replay(outcome.body, receive), _telling(send, cut) if cut else send)
 
     async def _internal(self, route: tuple[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         if route == ("POST", DRAIN_PATH):
@@ -94,8 +144,10 @@ class Guard:
             await _answer(send, 200, {"inFlight": self.in_flight, "draining": True})
         elif route == ("GET", STATE_PATH):
             await _answer(send, 200, {"inFlight": self.in_flight, "draining": self.draining})
+        elif route in WORK:
+            # Verification is pid 1's own: it is neither counted nor refused while draining.
+            await self._take_in(scope, receive, send)
         elif route in INTERNAL:
-            # Verification is pid 1's own: it is neither counted nor refused.
             await self.app(scope, receive, send)
         else:
             await _refuse(send, 404, "no such path")
@@ -105,8 +157,54 @@ def _digest(token: bytes) -> str:
     return hashlib.sha256(token).hexdigest()
 
 
-async def _refuse(send: Send, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
-    error = {"message": message, "type": "guard", "param": None, "code": status}
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body, or None where the client left; more than _MAX_BODY_BYTES are not read to the end."""
+    chunks: list[bytes] = []
+    size = 0
+    while size <= _MAX_BODY_BYTES:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if not message.get("more_body", False):
+            break
+    return b"".join(chunks)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives the body once, and then what comes after it: the client's leaving."""
+    waiting = [body]
+
+    async def again() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return again
+
+
+def _telling(send: Send, cut: str) -> Send:
+    """A send that adds the header about what was cut."""
+
+    async def tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = dict(message, headers=[*message.get("headers", ()), (TRUNCATED_HEADER, cut.encode())])
+        await send(message)
+
+    return tell
+
+
+async def _refuse(
+    send: Send,
+    status: int,
+    message: str,
+    *headers: tuple[bytes, bytes],
+    kind: str = "guard",
+    param: str | None = None,
+) -> None:
+    # vLLM's shape.
+    error = {"message": message, "type": kind, "param": param, "code": status}
     await _answer(send, status, {"error": error}, *headers)
 
 

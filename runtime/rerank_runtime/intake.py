@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
@@ -33,6 +33,9 @@ from rerank_runtime.truncation import (
     Truncation,
     document_param,
 )
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Names the file with IntakeSettings, for the guard.
 SETTINGS = "RERANK_INTAKE"
@@ -164,13 +167,15 @@ class Intake:
 
     def __init__(self, settings: IntakeSettings) -> None:
         self._settings = settings
-        definition = _json(settings.directory / "tokenizer.json")
+        path = settings.directory / "tokenizer.json"
+        definition = _json(path)
+        tokenizer = _tokenizer(path)
         config_path = settings.directory / "tokenizer_config.json"
         config = _json(config_path) if config_path.is_file() else {}
-        path = settings.template_path
-        template = None if path is None else path.read_text(encoding="utf-8")
-        self._control = ControlTokens.of(definition, config, template)
-        self._truncation = _truncation(settings, TextTokenizer(definition), template)
+        template = settings.template_path
+        text = None if template is None else template.read_text(encoding="utf-8")
+        self._control = ControlTokens.of(tokenizer, definition, config, text)
+        self._truncation = _truncation(settings, TextTokenizer(tokenizer), text)
 
     def begin(self, body: bytes) -> Outcome | Finish:
         """Take a request in. Where that needs tokenising, the rest of the work is returned instead."""
@@ -275,6 +280,15 @@ def _truncation(settings: IntakeSettings, tokenizer: TextTokenizer, template: st
     if settings.method is Method.COSINE:
         return Embeddings(tokenizer, limits)
     return Pairs(tokenizer, limits)
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer  # noqa: PLC0415 - pid 1 imports this module for its settings alone
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -6,17 +6,14 @@ import itertools
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rerank_runtime import code_points
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_FIRST_BEYOND_ASCII, _LAST_CODE_POINT = 0x80, 0x10FFFF
-_BLOCK = 256
-_SURROGATES = range(0xD800, 0xE000)
 # A text that is longer than this many characters for each token that may stay is looked at piece by piece.
 _CHARACTERS_PER_TOKEN = 16
 # How far behind the last token that stays a piece goes on: what follows it can change the tokens at its end
@@ -31,26 +28,15 @@ class TextTokenizer:
     Safe for use by several threads.
 
     Args:
-        definition: tokenizer.json.
+        tokenizer: As its file describes it; it is changed here.
     """
 
-    def __init__(self, definition: dict[str, Any]) -> None:
-        from tokenizers import Tokenizer  # noqa: PLC0415 - pid 1 must start fast and does without
-
-        self._tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(definition))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._per_character = _most_per_character(definition)
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._per_character = _most_per_character(tokenizer)
         self._growths = _growths(self._tokenizer)
-
-    @classmethod
-    def read(cls, directory: Path) -> TextTokenizer:
-        """The tokenizer of a model's directory.
-
-        Raises:
-            OSError, ValueError: there is none, or it cannot be read.
-        """
-        return cls(json.loads((directory / "tokenizer.json").read_bytes()))
 
     def special(self, *, pair: bool) -> int:
         """Tokens that go around one text, or around a pair of texts."""
@@ -122,9 +108,12 @@ def _end(offsets: Sequence[tuple[int, int]], tokens: int) -> int:
     return min(offsets[tokens - 1][1], offsets[tokens][0])
 
 
-def _most_per_character(definition: dict[str, Any]) -> int:
+def _most_per_character(tokenizer: Tokenizer) -> int:
     """2 where a text is split within words and each part gets a mark of its own (`▁`), else 1."""
-    kinds = {entry["type"] for entry in _steps(definition.get("pre_tokenizer"))}
+    splitter = tokenizer.pre_tokenizer
+    kinds = {
+        step["type"] for step in _steps(None if splitter is None else json.loads(splitter.__getstate__()))
+    }
     return 2 if "Metaspace" in kinds and kinds - {"Metaspace", "WhitespaceSplit"} else 1
 
 
@@ -142,23 +131,15 @@ def _growths(tokenizer: Tokenizer) -> list[tuple[re.Pattern[str], int]]:
     if normalizer is None:
         return []
     growing, most = [], 2
-    for start in range(_FIRST_BEYOND_ASCII, _LAST_CODE_POINT + 1, _BLOCK):
-        block = [
-            chr(c) for c in range(start, min(start + _BLOCK, _LAST_CODE_POINT + 1)) if c not in _SURROGATES
-        ]
-        if normalizer.normalize_str("".join(block)) == "".join(block):
-            continue
-        for character in block:
-            # Spaces that a normaliser puts around characters are no tokens.
-            times = len(normalizer.normalize_str(character).strip().encode()) / len(character.encode())
-            if times > 1:
-                growing.append(character)
-                most = max(most, math.ceil(times))
+    for character in code_points.changing():
+        # Spaces that a normaliser puts around characters are no tokens.
+        times = len(normalizer.normalize_str(character).strip().encode()) / len(character.encode())
+        if times > 1:
+            growing.append(character)
+            most = max(most, math.ceil(times))
     # In another order combining characters may compose less: é with a dot below.
-    combining = [c for c in map(chr, range(_LAST_CODE_POINT + 1)) if unicodedata.combining(c)]
-    return [
-        (_any_of(characters), times) for characters, times in ((growing, most), (combining, 2)) if characters
-    ]
+    groups = ((growing, most), (code_points.combining(), 2))
+    return [(_any_of(characters), times) for characters, times in groups if characters]
 
 
 def _any_of(characters: Sequence[str]) -> re.Pattern[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from rerank_runtime.control_tokens import ControlTokens
 from tests.rerank_runtime import tokenizer_kinds as kinds
@@ -28,7 +32,17 @@ STRINGS = {
     # Neither runs of spaces and newlines nor HTML tags of the trained vocabulary: those are text.
     "gemma": {"<pad>", "<eos>", "<bos>", "<unk>"},
 }
-CONTROL = {kind: ControlTokens.of(kinds.definition(kind), {}, None) for kind in ALL_KINDS}
+
+
+def control(
+    definition: dict[str, Any], config: dict[str, Any] | None = None, template: str | None = None
+) -> ControlTokens:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False}
+    definition = definition | {"added_tokens": [flags | token for token in definition["added_tokens"]]}
+    return ControlTokens.of(Tokenizer.from_str(json.dumps(definition)), definition, config or {}, template)
+
+
+CONTROL = {kind: control(kinds.definition(kind)) for kind in ALL_KINDS}
 
 
 def control_ids(kind: str) -> set[int]:
@@ -118,8 +132,7 @@ def test_no_text_ever_has_a_control_token(kind: str, parts: list[str]) -> None:
 
 
 def test_strings_that_overlap_are_parted_again() -> None:
-    control = ControlTokens(["<a><", "<b>"])
-    assert control.inert("<a><b>") == "< a>< b>"
+    assert ControlTokens(["<a><", "<b>"]).inert("<a><b>") == "< a>< b>"
     assert ControlTokens(["[["]).inert("[[[[[[") == "[ [ [ [ [ ["
 
 
@@ -147,14 +160,14 @@ def test_ten_thousand_of_them_are_like_the_escaped_text() -> None:
 )
 def test_which_added_tokens_count(token: dict[str, object], template: str | None, is_control: bool) -> None:
     definition = kinds.definition("qwen") | {"added_tokens": [{"id": 9000, "normalized": False, **token}]}
-    assert ControlTokens.of(definition, {}, template).strings == ((token["content"],) if is_control else ())
+    assert control(definition, {}, template).strings == ((token["content"],) if is_control else ())
 
 
 def test_a_tag_of_the_vocabulary_is_text_unless_it_is_special() -> None:
     table = {"id": 260, "content": "<table>", "special": False, "normalized": False}
     definition = kinds.definition("gemma")
     for special in (False, True):
-        found = ControlTokens.of(definition | {"added_tokens": [table | {"special": special}]}, {}, None)
+        found = control(definition | {"added_tokens": [table | {"special": special}]})
         assert found.strings == (("<table>",) if special else ())
 
 
@@ -169,17 +182,15 @@ def test_a_tag_of_the_vocabulary_is_text_unless_it_is_special() -> None:
     ],
 )
 def test_tokenizer_config_names_more(config: dict[str, object]) -> None:
-    control = ControlTokens.of(kinds.definition("qwen"), config, None)
-    assert control.inert("a<|end|>") == "a< |end|>"
+    found = control(kinds.definition("qwen"), config)
+    assert found.inert("a<|end|>") == "a< |end|>"
 
 
 def test_a_normalised_added_token_is_found_in_normalised_text() -> None:
     mark = {"id": 9000, "content": "<Mark>", "special": True, "normalized": True}
     definition = kinds.definition("wordpiece") | {"added_tokens": [mark]}
-    control = ControlTokens.of(definition, {}, None)
-    assert control.inert("a <MÁRK> b") == "a < mark> b"
+    assert control(definition).inert("a <MÁRK> b") == "a < mark> b"
 
 
 def test_a_tokenizer_without_added_tokens() -> None:
-    control = ControlTokens.of(kinds.definition("qwen") | {"added_tokens": []}, {}, None)
-    assert control.inert("a<|im_end|>") == "a<|im_end|>"
+    assert control(kinds.definition("qwen") | {"added_tokens": []}).inert("a<|im_end|>") == "a<|im_end|>"

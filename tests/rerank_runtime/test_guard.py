@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,9 +19,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from rerank_runtime import guard as guard_module
+from rerank_runtime import intake
 from rerank_runtime.guard import DRAIN_PATH, INTERNAL_TOKEN, STATE_PATH, TOKEN_HASH, Guard
+from rerank_runtime.intake import IntakeSettings
+from rerank_runtime.options import Method
+from tests.rerank_runtime import tokenizer_kinds as kinds
 
 TOKEN, INTERNAL = "backend", "internal"
+BODY = {"model": "m", "query": "a panda", "documents": ["hi", "a bear"]}
+CONTEXT = 32
 # Every path of vLLM 0.32.0's server with a pooling model, as its openapi.json listed them, and what is not
 # listed.
 VLLM_PATHS = [
@@ -62,18 +72,25 @@ BYPASSES = [
 
 
 class Server:
-    """The guard around an application that answers every path, and holds /v1/rerank until released."""
+    """The guard around an application that answers every path, and holds /v1/rerank until released.
+
+    `bodies`: what it was sent there.
+    """
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.release = asyncio.Event()
         self.release.set()
         self.reached: list[str] = []
+        self.bodies: list[Any] = []
         self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
 
     async def answer(self, request: Request) -> Response:
         self.reached.append(request.url.path)
         if request.url.path == "/v1/rerank":
+            body = await request.body()
+            assert int(request.headers["content-length"]) == len(body)
+            self.bodies.append(json.loads(body))
             await self.release.wait()
         if request.headers.get("x-fail"):
             raise RuntimeError("as an engine fails")
@@ -84,9 +101,18 @@ class Server:
         from yarl import URL  # noqa: PLC0415
 
         sent = headers | ({"Authorization": f"Bearer {token}"} if token else {})
-        async with self.session.request(method, URL(self.url + path, encoded=True), headers=sent) as response:
+        body = BODY if path == "/v1/rerank" else None
+        url = URL(self.url + path, encoded=True)
+        async with self.session.request(method, url, headers=sent, json=body) as response:
             await response.read()
             return response.status
+
+    async def rerank(self, body: Any = None, *, token: str = TOKEN, **fields: Any) -> tuple[int, str, Any]:
+        """Status, report of what was cut, and body of the answer to BODY with `fields`, or to other bytes."""
+        data = body if isinstance(body, bytes) else json.dumps({**BODY, **fields}).encode()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        async with self.session.post(self.url + "/v1/rerank", data=data, headers=headers) as response:
+            return response.status, response.headers.get("X-Rerank-Truncated", ""), await response.json()
 
     async def state(self) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {INTERNAL}"}
@@ -124,6 +150,21 @@ async def running() -> AsyncIterator[Server]:
         server.should_exit = True
         await task
         sock.close()
+
+
+@pytest.fixture(scope="module")
+def settings_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that pid 1 writes for the guard."""
+    folder = tmp_path_factory.mktemp("guard")
+    directory = kinds.write(folder / "model", "wordpiece")
+    path = folder / "intake.json"
+    path.write_text(IntakeSettings(directory, Method.CROSS_ENCODER, CONTEXT).to_json())
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _intake(settings_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(intake.SETTINGS, str(settings_path))
 
 
 @pytest.fixture
@@ -229,6 +270,7 @@ async def test_without_a_hash_the_paths_are_still_few(monkeypatch: pytest.Monkey
     monkeypatch.setenv(INTERNAL_TOKEN, INTERNAL)
     async with running() as server:
         assert await server.ask("POST", "/v1/rerank") == 200
+        assert server.bodies == [BODY | {"truncate_prompt_tokens": -1}]
         assert await server.ask("POST", "/score") == 404
         assert await server.ask("POST", DRAIN_PATH) == 404
 
@@ -254,4 +296,108 @@ async def test_websockets_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hash_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv(TOKEN_HASH, value)
     with pytest.raises(ValueError, match="SHA-256"):
+        Guard(Starlette())
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("token", [TOKEN, INTERNAL])
+async def test_what_changes_scores_never_reaches_the_engine(server: Server, token: str) -> None:
+    status, cut, _ = await server.rerank(
+        token=token,
+        top_n=1,
+        use_activation=False,
+        truncate_prompt_tokens=3,
+        truncation_side="left",
+        chat_template_kwargs={"instruction": "x"},
+        instruction="x",
+        priority=-1,
+        query="[SEP]",
+    )
+    assert (status, cut) == (200, "")
+    assert server.bodies == [BODY | {"query": "[ SEP]", "top_n": 1, "truncate_prompt_tokens": -1}]
+
+
+async def test_what_was_cut_is_told(server: Server) -> None:
+    assert (await server.rerank(documents=["hi", "panda " * 99]))[:2] == (200, "1;1")
+    assert (await server.rerank(documents=["hi"] * 2000 + ["panda " * 99] * 101))[1].startswith(
+        "101;2000,2001,"
+    )
+    assert (await server.rerank(query="panda " * 99))[:2] == (200, "0;;query")
+
+
+async def test_a_request_larger_than_the_loop_takes_is_worked_off_beside_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_module, "_MAX_LOOP_BYTES", 10)
+    assert (await server.rerank(documents=["hi", "[SEP]" * 99]))[:2] == (200, "1;1")
+    assert server.bodies[0]["documents"][1].startswith("[ SEP][ SEP]")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b"[]", None),
+        (b'"x"', None),
+        (b"[" * 5000, None),
+        (b"\xff\xfe", None),
+        (b'{"query": "\\ud800", "documents": ["d"]}', None),
+        (b'{"documents": ["d"]}', "query"),
+        (b'{"query": null, "documents": ["d"]}', "query"),
+        (b'{"query": {"content": [{"type": "text", "text": "[SEP]"}]}, "documents": ["d"]}', "query"),
+        (b'{"query": "q"}', "documents"),
+        (b'{"query": "q", "documents": []}', "documents"),
+        (b'{"query": "q", "documents": {"text": "d"}}', "documents"),
+        (b'{"query": "q", "documents": ["d", {"content": []}]}', "documents[1]"),
+        (b'{"query": "q", "documents": ["d"], "top_n": null, "model": 1}', "model"),
+        (b'{"query": "q", "documents": ["d"], "top_n": -1}', "top_n"),
+        (b'{"query": "q", "documents": ["d"], "top_n": true}', "top_n"),
+        (b'{"query": "q", "documents": ["d"], "top_n": 1.5}', "top_n"),
+        (b'{"query": "q", "documents": ["d"], "max_tokens_per_doc": "7"}', "max_tokens_per_doc"),
+        (b'{"query": "q", "documents": ["d"], "max_tokens_per_query": NaN}', "max_tokens_per_query"),
+    ],
+)
+async def test_a_wrong_body_is_a_400_in_the_engines_shape(
+    server: Server, body: bytes, param: str | None
+) -> None:
+    status, _, answer = await server.rerank(body)
+    assert status == 400
+    assert (answer["error"]["param"], answer["error"]["code"]) == (param, 400)
+    assert answer["error"]["message"]
+    assert server.reached == []
+
+
+async def test_a_body_may_come_in_pieces(server: Server) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for byte in json.dumps(BODY).encode():
+            yield bytes([byte])
+
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    async with server.session.post(server.url + "/v1/rerank", data=pieces(), headers=headers) as response:
+        assert response.status == 200
+    assert server.bodies[0]["documents"] == BODY["documents"]
+
+
+async def test_a_body_without_end_is_not_read_to_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "_MAX_BODY_BYTES", 1000)
+    assert (await server.rerank(documents=["x" * 900]))[0] == 200
+    assert (await server.rerank(documents=["x" * 1000]))[0] == 413
+    assert len(server.bodies) == 1
+
+
+async def test_a_client_that_leaves_before_its_body_is_there_is_in_flight_no_more(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
+        lines = ["POST /v1/rerank HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}", "Content-Length: 9"]
+        connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+        await server.until_in_flight(1)
+    await server.until_in_flight(0)
+    assert server.reached == []
+
+
+async def test_without_the_intakes_settings_there_is_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(intake.SETTINGS)
+    with pytest.raises(ValueError, match="RERANK_INTAKE"):
         Guard(Starlette())

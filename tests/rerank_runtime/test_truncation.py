@@ -27,7 +27,7 @@ from rerank_runtime.truncation import (
 )
 from tests.rerank_runtime import tokenizer_kinds as kinds
 
-TEXT = {kind: TextTokenizer(kinds.definition(kind)) for kind in kinds.KINDS}
+TEXT = {kind: TextTokenizer(Tokenizer.from_str(json.dumps(kinds.definition(kind)))) for kind in kinds.KINDS}
 LONG = " ".join(kinds.SENTENCES * 4)
 QUERY = "What is a panda?"
 
