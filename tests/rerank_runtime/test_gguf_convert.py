@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 from rerank_runtime import model_files, safetensors_header
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.gguf import convert
+from rerank_runtime.options import Device, Method, Options
+from rerank_runtime.plan import plan
 from tests.rerank_runtime import gguf_layout, gguf_models
 from tests.rerank_runtime.gguf_models import Array
 
@@ -141,12 +143,32 @@ def test_the_folder_is_a_whole_model(xlm_roberta: Path, tmp_path: Path) -> None:
     assert files.dtype == "F16"
     assert files.shapes["classifier.out_proj.weight"] == (1, 256)
     assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
     ]
     assert safetensors_header.read(folder / "model.safetensors").parameters_by_dtype.keys() == {"F16", "F32"}
+
+
+def options() -> Options:
+    return Options(method=Method.AUTO, device=Device.CPU, memory_limit=None)
+
+
+@pytest.mark.parametrize(
+    ("build", "family"), [(gguf_models.xlm_roberta, "xlm-roberta"), (gguf_models.qwen3, "qwen3")]
+)
+def test_the_plan_takes_the_folder_for_what_it_is(
+    build: Callable[..., Path], family: str, tmp_path: Path
+) -> None:
+    folder = converted(build(tmp_path / "original"), tmp_path, "Q8_0")
+    chosen = plan(model_files.read(folder), options())
+    assert chosen.family == family
+    assert chosen.method is Method.CROSS_ENCODER
+    assert chosen.score_range == "[0,1]"
+    assert chosen.hf_overrides.get("classifier_from_token") is None
+    assert (chosen.template is not None) == (family == "qwen3")
 
 
 def test_fused_attention_is_taken_apart(xlm_roberta: Path, tmp_path: Path) -> None:
@@ -264,8 +286,14 @@ def language_model(pairs: dict[str, Any], tensors: dict[str, Array]) -> None:
     pairs["general.name"] = "Qwen3 0.6B"
 
 
+def unnamed(pairs: dict[str, Any], _: dict[str, Array]) -> None:
+    del pairs["qwen3.classifier.output_labels"]
+    pairs["general.name"] = "Qwen3 0.6B"
+
+
 QWEN_REFUSALS: list[tuple[Change, Reason, str]] = [
     (language_model, Reason.NOT_A_RERANKER, "language or embedding model"),
+    (unnamed, Reason.NOT_A_RERANKER, "cls.output with these labels"),
     (put(qwen3__classifier__output_labels=["bad", "good"]), Reason.NOT_A_RERANKER, "yes and no"),
     (put(qwen3__rope__scaling__type="yarn"), Reason.UNSUPPORTED_ARCHITECTURE, "yarn"),
     (put(qwen3__attention__head_count_kv=3), Reason.UNSUPPORTED_ARCHITECTURE, "3 groups"),
@@ -325,6 +353,8 @@ _MEASURE = """
 import re, sys
 from pathlib import Path
 from rerank_runtime.gguf import convert
+from rerank_runtime.options import Device, Method, Options
+from rerank_runtime.plan import plan
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = peak()

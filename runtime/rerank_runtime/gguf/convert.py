@@ -23,11 +23,12 @@ _LAYOUTS: dict[str, Callable[[GgufFile], Layout]] = {
 # Keys of config.json that say how a score is made of the logit, which GGUF has no word for.
 _ACTIVATION_KEYS = ("sentence_transformers", "sbert_ce_default_activation_function", "problem_type")
 _BASE_FILES = ("config.json", "tokenizer.json", *tokenizer.COMPANIONS)
+_CARD = "---\npipeline_tag: text-ranking\n---\n# {title}\n\nConverted from a GGUF file to safetensors.\n"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def convert(gguf_path: Path, target_dir: Path, base_files: Mapping[str, Path] | None = None) -> None:
-    """Write config.json, the tokenizer's files and model.safetensors.
+    """Write config.json, a model card, the tokenizer's files and model.safetensors.
 
     Args:
         gguf_path: The GGUF file, whole and outside of the target.
@@ -51,6 +52,7 @@ def convert(gguf_path: Path, target_dir: Path, base_files: Mapping[str, Path] | 
         length -= config["pad_token_id"] + 1
     contents = tokenizer.files(file, base, length)
     contents["config.json"] = json.dumps(config, indent=2).encode()
+    contents["README.md"] = _CARD.format(title=layout.title).encode()
     target_dir.mkdir(parents=True, exist_ok=True)
     _check_space(target_dir, layout)
     for name in _BASE_FILES:

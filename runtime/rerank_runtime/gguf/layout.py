@@ -70,6 +70,8 @@ class Target:
 class Layout:
     """A model in Hugging Face's layout, still without its tokenizer."""
 
+    title: str
+    """What the model is; for Qwen3-Reranker nothing but its name tells whose prompt it wants."""
     config: dict[str, Any]
     targets: tuple[Target, ...]
 

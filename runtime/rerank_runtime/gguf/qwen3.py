@@ -41,7 +41,7 @@ def layout(file: GgufFile) -> Layout:
     targets.append(found.whole("model.norm.weight", "output_norm.weight", width))
     targets.append(Target("score.weight", (1, width), "F32", (Values(score),)))
     found.finish()
-    return Layout(config, tuple(targets))
+    return Layout("Qwen3-Reranker", config, tuple(targets))
 
 
 def _config(file: GgufFile) -> dict[str, Any]:
@@ -109,7 +109,8 @@ def _block(found: Inventory, index: int, config: dict[str, Any]) -> list[Target]
 def _score(found: Inventory, config: dict[str, Any]) -> NDArray[np.float32]:
     """The row whose product with the last token's state is the logit of yes against no."""
     file, width, vocabulary = found.file, config["hidden_size"], config["vocab_size"]
-    if found.has("cls.output.weight"):
+    named = origin.calls_itself(file.metadata, _NAME)
+    if found.has("cls.output.weight") and (named or _LABELS in file.metadata):
         labels = tuple(file.metadata.texts(_LABELS)) if _LABELS in file.metadata else _ANSWERS
         if sorted(labels) != sorted(_ANSWERS):
             raise found.refusal(
@@ -117,7 +118,7 @@ def _score(found: Inventory, config: dict[str, Any]) -> NDArray[np.float32]:
             )
         head = found.take("cls.output.weight", 2, width)
         rows = {label: number for number, label in enumerate(labels)}
-    elif origin.calls_itself(file.metadata, _NAME):
+    elif named:
         tokens = file.metadata.texts("tokenizer.ggml.tokens")
         if not set(_ANSWERS) <= set(tokens):
             raise found.refusal("has no tokens yes and no", Reason.NOT_A_RERANKER)
@@ -126,8 +127,8 @@ def _score(found: Inventory, config: dict[str, Any]) -> NDArray[np.float32]:
         rows = {answer: tokens.index(answer) for answer in _ANSWERS}
     else:
         raise found.refusal(
-            "has no head for yes and no (cls.output) and does not say that it is a Qwen3-Reranker: it is a "
-            "language or embedding model",
+            "has no head for yes and no (cls.output with these labels) and does not say that it is a "
+            "Qwen3-Reranker: it is a language or embedding model",
             Reason.NOT_A_RERANKER,
         )
     return _difference(file, head, rows["yes"], rows["no"])

@@ -53,7 +53,7 @@ def layout(file: GgufFile) -> Layout:
         != config["max_position_embeddings"]
     ):
         raise refusal(file, "names a context length that its position embeddings do not have")
-    return Layout(config, tuple(targets))
+    return Layout("XLM-RoBERTa cross-encoder", config, tuple(targets))
 
 
 def _check(file: GgufFile) -> None:
