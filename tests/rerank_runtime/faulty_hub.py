@@ -1,4 +1,4 @@
-"""The demo hub with faults in front of it, listening in a thread of its own, so that tests are plain calls."""
+"""The demo hub with faults in front of it, in a thread of its own, so that tests are plain calls."""
 
 from __future__ import annotations
 
@@ -69,7 +69,12 @@ class FaultyHub:
         self.url = ""
 
     def publish(
-        self, files: Mapping[str, bytes | Path], repo: str = REPO, *, branch: str = "main", gated: bool = False
+        self,
+        files: Mapping[str, bytes | Path],
+        repo: str = REPO,
+        *,
+        branch: str = "main",
+        gated: bool = False,
     ) -> str:
         """Put a commit on a branch; returns it. The commits that were there stay."""
         before = repository.load(self.root).get(repo)
@@ -178,7 +183,7 @@ def assert_complete(directory: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def environment_kept() -> Iterator[None]:
-    """fetch sets the hub client's environment for its process; here it must not outlive the block."""
+    """Put back what fetch sets in the environment, for the hub's client in its process."""
     before = dict(os.environ)
     try:
         yield
