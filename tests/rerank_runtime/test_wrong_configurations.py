@@ -44,8 +44,8 @@ _TOKENIZER.no_truncation()
 _TOKENIZER.no_padding()
 
 
-def count(*texts: str) -> int:
-    return len(_TOKENIZER.encode(*texts).ids)
+def count(text: str, pair: str | None = None) -> int:
+    return len(_TOKENIZER.encode(text, pair).ids)
 
 
 def rendered(template: str) -> Prompts:
