@@ -110,3 +110,24 @@ def eventually(what: str, look: Callable[[], Answer | None], *, seconds: float =
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}; last answer: {answer!r}")
         time.sleep(0.05)
+
+
+def catalog_entry(name: str, *, repo: str = "demo/word-overlap", **spec: Any) -> Object:
+    """A CatalogModel."""
+    return {
+        "apiVersion": "rerank.dev/v1alpha1",
+        "kind": "CatalogModel",
+        "metadata": {"name": name},
+        "spec": {
+            "displayName": name,
+            "description": "For tests.",
+            "family": "bert",
+            "license": "MIT",
+            "languages": "en",
+            "parameters": "4.4M",
+            "contextLength": 512,
+            "memory": "1 GB",
+            "source": {"huggingFace": {"repo": repo}},
+            **spec,
+        },
+    }

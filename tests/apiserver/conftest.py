@@ -1,6 +1,7 @@
 """What the tests against a real API server share."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from dev.cluster.access import Access
-from tests.apiserver.api import RERANK, Api, Refused, eventually
+from tests.apiserver.api import RERANK, Api, Refused, catalog_entry, eventually
 from tests.apiserver.operator_process import AuditLog, Operator, install_rights
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,20 @@ def running(operator: Operator) -> Operator:
     if operator.process is None:
         operator.start()
     return operator
+
+
+@pytest.fixture
+def built_in(operator: Operator, tmp_path: Path) -> Iterator[Operator]:
+    """The operator with two built-in entries; the others' tests start it anew without them."""
+    for name in ("built-in-a", "built-in-b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(catalog_entry(name)))
+    if operator.process is not None:
+        operator.stop()
+    operator.environment["RERANK_CATALOG_DIR"] = str(tmp_path)
+    yield operator
+    del operator.environment["RERANK_CATALOG_DIR"]
+    if operator.process is not None:
+        operator.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,39 +1,16 @@
 """The catalog in operation: entries reach the models that use them, and the built-in ones their cluster."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from tests.apiserver.api import RERANK, Api, Object, Refused, eventually
+from tests.apiserver.api import RERANK, Api, Refused, catalog_entry, eventually
 from tests.apiserver.operator_process import AuditLog, Operator
 from tests.apiserver.test_models import child_path, condition, model_path, settled
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = f"{RERANK}/catalogmodels"
-
-
-def entry(name: str, *, repo: str = "demo/word-overlap", **spec: Any) -> Object:
-    return {
-        "apiVersion": "rerank.dev/v1alpha1",
-        "kind": "CatalogModel",
-        "metadata": {"name": name},
-        "spec": {
-            "displayName": name,
-            "description": "For tests.",
-            "family": "bert",
-            "license": "MIT",
-            "languages": "en",
-            "parameters": "4.4M",
-            "contextLength": 512,
-            "memory": "1 GB",
-            "source": {"huggingFace": {"repo": repo}},
-            **spec,
-        },
-    }
 
 
 def uses(api: Api, namespace: str, name: str, **spec: Any) -> None:
@@ -57,7 +34,9 @@ def repo_of(api: Api, namespace: str) -> str | None:
 
 def test_a_change_of_an_entry_reaches_its_users(api: Api, namespace: str, running: Operator) -> None:
     name = f"{namespace}-entry"
-    api.apply(f"{ENTRIES}/{name}", entry(name, defaults={"resources": {"gpu": {"count": 0}, "cpu": "100m"}}))
+    api.apply(
+        f"{ENTRIES}/{name}", catalog_entry(name, defaults={"resources": {"gpu": {"count": 0}, "cpu": "100m"}})
+    )
     uses(api, namespace, name, resources={"memory": "1Gi"})
     eventually("the entry is used", lambda: repo_of(api, namespace) == "demo/word-overlap")
     body = settled(api, namespace, lambda b: b.get("status", {}).get("effective"))
@@ -71,7 +50,7 @@ def test_a_change_of_an_entry_reaches_its_users(api: Api, namespace: str, runnin
     }
     assert body["status"]["model"] == {"catalog": name, "repo": "demo/word-overlap"}
 
-    api.apply(f"{ENTRIES}/{name}", entry(name, repo="demo/constant"))
+    api.apply(f"{ENTRIES}/{name}", catalog_entry(name, repo="demo/constant"))
     eventually("the change reached the model", lambda: repo_of(api, namespace) == "demo/constant")
 
     api.delete(f"{ENTRIES}/{name}")
@@ -80,15 +59,15 @@ def test_a_change_of_an_entry_reaches_its_users(api: Api, namespace: str, runnin
     assert body["status"]["model"]["repo"] == "demo/constant"
 
 
-def test_a_model_waits_for_its_entry(api: Api, namespace: str, running: Operator) -> None:
+def test_a_model_waits_for_its_catalog_entry(api: Api, namespace: str, running: Operator) -> None:
     name = f"{namespace}-late"
-    api.apply(f"{ENTRIES}/{name}r", entry(f"{name}r"))
+    api.apply(f"{ENTRIES}/{name}r", catalog_entry(f"{name}r"))
     uses(api, namespace, name)
     body = settled(api, namespace, lambda b: condition(b, "Ready").get("reason") == "CatalogModelNotFound")
     assert body["status"]["phase"] == "Failed"
     assert f"did you mean {name}r" in body["status"]["message"]
     assert "kubectl get catalogmodels" in body["status"]["message"]
-    api.apply(f"{ENTRIES}/{name}", entry(name))
+    api.apply(f"{ENTRIES}/{name}", catalog_entry(name))
     eventually("the model goes on", lambda: repo_of(api, namespace) == "demo/word-overlap")
 
 
@@ -108,22 +87,8 @@ def test_code_of_a_repository_needs_an_administrator(api: Api, namespace: str, r
     assert api.find(child_path(namespace, "deployments")) is None
 
 
-@pytest.fixture
-def built_in(operator: Operator, tmp_path: Path) -> Iterator[Operator]:
-    """The operator with two built-in entries; the others' tests start it anew without them."""
-    for name in ("built-in-a", "built-in-b"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(entry(name)))
-    if operator.process is not None:
-        operator.stop()
-    operator.environment["RERANK_CATALOG_DIR"] = str(tmp_path)
-    yield operator
-    del operator.environment["RERANK_CATALOG_DIR"]
-    if operator.process is not None:
-        operator.stop()
-
-
 def test_the_built_in_entries_are_made_and_kept(api: Api, built_in: Operator, audit: AuditLog) -> None:
-    api.apply(f"{ENTRIES}/built-in-b", entry("built-in-b", license="theirs"))
+    api.apply(f"{ENTRIES}/built-in-b", catalog_entry("built-in-b", license="theirs"))
     built_in.start()
     made = eventually("the entry is made", lambda: api.find(f"{ENTRIES}/built-in-a"))
     assert made["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "rerank-operator"}
@@ -149,6 +114,25 @@ def test_the_built_in_entries_are_made_and_kept(api: Api, built_in: Operator, au
     built_in.stop()
     writes = audit.writes(since=since)
     assert [write for write in writes if "catalogmodels" in write] == []
+
+
+def test_an_operator_of_one_namespace_sees_the_catalog(
+    api: Api, namespace: str, operator: Operator, tmp_path: Path
+) -> None:
+    """Entries belong to no namespace: their changes reach it all the same."""
+    if operator.process is not None:
+        operator.stop()
+    confined = Operator(api, tmp_path / "confined", operator.token, {"RERANK_WATCH_NAMESPACES": namespace})
+    confined.start()
+    try:
+        name = f"{namespace}-confined"
+        api.apply(f"{ENTRIES}/{name}", catalog_entry(name))
+        uses(api, namespace, name)
+        eventually("the entry is used", lambda: repo_of(api, namespace) == "demo/word-overlap")
+        api.apply(f"{ENTRIES}/{name}", catalog_entry(name, repo="demo/constant"))
+        eventually("the change reached the model", lambda: repo_of(api, namespace) == "demo/constant")
+    finally:
+        confined.stop()
 
 
 def test_every_entry_of_the_chart_is_taken(api: Api) -> None:

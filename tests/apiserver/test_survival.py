@@ -281,7 +281,7 @@ def test_a_leader_that_slept_changes_nothing(
 def test_one_namespace_alone_can_be_watched(
     api: Api, namespace: str, stopped: Operator, audit: AuditLog, tmp_path: Path
 ) -> None:
-    """And then a Role in it is enough: nothing is asked for outside of it."""
+    """And then a Role in it is enough, and one for the catalog: nothing else is asked for outside of it."""
     since = audit.size()
     other = f"{namespace}-other"
     api.create("/api/v1/namespaces", {"metadata": {"name": other}})
@@ -295,8 +295,12 @@ def test_one_namespace_alone_can_be_watched(
         api.delete(f"/api/v1/namespaces/{namespace}/services/rerank-m")
         eventually("children are watched", lambda: children(api, namespace)["services"])
         assert not any(children(api, other).values())
-        asked = {e["objectRef"].get("namespace") for e in audit.requests(since=since) if "objectRef" in e}
-        assert asked == {namespace, "rerank-system"}
+        asked = {
+            e["objectRef"].get("namespace", e["objectRef"]["resource"])
+            for e in audit.requests(since=since)
+            if "objectRef" in e
+        }
+        assert asked == {namespace, "rerank-system", "catalogmodels"}, "the catalog has no namespace"
     finally:
         confined.stop()
     api.delete(f"/api/v1/namespaces/{other}")
@@ -323,9 +327,12 @@ def test_the_backend_token_is_made_once(api: Api, stopped: Operator, tmp_path: P
 
 
 def test_every_right_is_used_and_none_is_missing(
-    api: Api, namespace: str, running: Operator, audit: AuditLog
+    api: Api, namespace: str, built_in: Operator, audit: AuditLog
 ) -> None:
     """The RBAC of the plain install against what the tests before this one made the operator ask for."""
+    built_in.start()
+    listed = model("listed", model={"catalog": "built-in-a"}, replicas=0)
+    api.apply(models_path(namespace, "listed"), listed)
     api.apply(models_path(namespace, "m"), model("m"))
     api.apply(keys_path(namespace, "k"), key("k"))
     eventually("all is settled", all_settled(api, namespace))
