@@ -7,14 +7,17 @@ from rerank_gateway.records import Address
 
 PATH: Final = "/v1/rerank"
 DRAINING_HEADER: Final = b"x-rerank-draining"
+# What the replica cut of a request's texts: `COUNT;INDEX,INDEX…`, then `;query` where that was cut too.
+TRUNCATED_HEADER: Final = b"x-rerank-truncated"
 
 
 @dataclass(frozen=True, slots=True)
 class BackendAnswer:
-    """What a replica answered."""
+    """What a replica answered. `truncated`: the value of TRUNCATED_HEADER, empty where it cut nothing."""
 
     status: int
     body: bytes
+    truncated: bytes = b""
 
 
 class UnreachableError(Exception):

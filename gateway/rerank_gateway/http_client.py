@@ -13,6 +13,7 @@ import httptools
 from rerank_gateway.backend import (
     DRAINING_HEADER,
     PATH,
+    TRUNCATED_HEADER,
     BackendAnswer,
     InvalidAnswerError,
     UnreachableError,
@@ -122,6 +123,7 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[BackendAnswer] | None = None
         self._chunks: list[bytes] = []
         self._size = 0
+        self._truncated = b""
         self._used = False
         self._heard = False
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -186,11 +188,15 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._chunks = []
         self._size = 0
+        self._truncated = b""
         self.draining = False
 
-    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: ARG002 - its presence says it all
-        if name.lower() == DRAINING_HEADER:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lower = name.lower()
+        if lower == DRAINING_HEADER:
             self.draining = True
+        elif lower == TRUNCATED_HEADER:
+            self._truncated = value
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
@@ -205,7 +211,7 @@ class _Connection(asyncio.Protocol):
             return  # an interim answer: the real one follows
         self.keep_alive = self._parser.should_keep_alive()
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._answer.set_result(BackendAnswer(status, body))
+        self._answer.set_result(BackendAnswer(status, body, self._truncated))
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():

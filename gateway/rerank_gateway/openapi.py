@@ -29,7 +29,12 @@ class RerankBody(BaseModel):
         None
     )
     max_tokens_per_doc: Annotated[
-        int | None, Field(ge=0, description="Cut longer documents; capped to what the model takes.")
+        int | None,
+        Field(
+            ge=0,
+            description="Cut longer documents to so many tokens. The model's own limits hold besides: what "
+            "is longer than those is cut too, or refused with 400, as the model's owner has it.",
+        ),
     ] = None
     return_documents: Annotated[
         bool | None, Field(description="Whether results carry their document; true when absent.")
@@ -69,12 +74,25 @@ class Tokens(BaseModel):
     input_tokens: int
 
 
+class Truncated(BaseModel):
+    """What was too long and cut at its end."""
+
+    documents: Annotated[
+        list[int], Field(description="Places in the request of the documents that were cut, 100 at most.")
+    ]
+    count: Annotated[int, Field(description="How many documents were cut.")]
+    query: Annotated[bool, Field(description="Whether the query was cut too; absent where it was not.")] = (
+        False
+    )
+
+
 class Meta(BaseModel):
-    """Accounting in Cohere's shape."""
+    """Accounting in Cohere's shape, and what was cut."""
 
     api_version: ApiVersion
     billed_units: BilledUnits
     tokens: Tokens
+    truncated: Annotated[Truncated | None, Field(description="Absent where nothing was cut.")] = None
 
 
 class RerankAnswer(BaseModel):
@@ -127,7 +145,8 @@ class Error(BaseModel):
 
 
 _ERRORS: Final = {
-    400: "The request is invalid; `error.param` names the field.",
+    400: "The request is invalid; `error.param` names the field, as `documents[3]` where that is too long "
+    "for a model that refuses instead of cutting.",
     401: "No key, or one that is not valid.",
     403: "The key may not call this model.",
     404: "The model does not exist.",

@@ -62,6 +62,8 @@ class Rerank:
             raise errors.model_forbidden(request.model)
         notes["model"] = model.id.name
         ranking = await exchange.unless_gone(self._rank_in_time(model, request))
+        if ranking.truncated is not None:
+            notes["truncated"] = ranking.truncated.count
         body = rerank_answer.build(
             request,
             ranking,
@@ -98,7 +100,7 @@ class Rerank:
                 _log.warning("backend_refused", **_names(model), status=answer.status)
             raise refusal
         try:
-            return rerank_answer.parse(answer.body, request)
+            return rerank_answer.parse(answer, request)
         except rerank_answer.BadAnswerError as error:
             _log.warning("backend_answer_invalid", **_names(model), reason=str(error))
             raise errors.backend_failed("The model's answer was not a ranking.") from None

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from rerank_gateway import errors
+from rerank_gateway.backend import BackendAnswer
 from rerank_gateway.errors import ApiError
 from rerank_gateway.rerank_request import RerankRequest
 
@@ -22,6 +23,7 @@ _ADDRESS: Final = re.compile(
     r"\b[a-z][a-z0-9+.-]*://\S+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\[?\b(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}\b\]?(?::\d+)?",
     re.IGNORECASE,
 )
+_REPORT: Final = re.compile(rb"(\d{1,9});((?:\d{1,9}(?:,\d{1,9})*)?)(;query)?")
 _TRACE: Final = ("Traceback (most recent call last)", 'File "/')
 
 
@@ -30,24 +32,34 @@ class BadAnswerError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Truncated:
+    """What was too long for the model and cut: `count` documents, the first of them by index."""
+
+    count: int
+    documents: tuple[int, ...]
+    query: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """`scores` holds (index, score) from best to worst. `tokens`: what the replica says it read."""
 
     scores: list[tuple[int, float]]
     tokens: int
+    truncated: Truncated | None = None
 
 
-def parse(body: bytes, request: RerankRequest) -> Ranking:
+def parse(backend_answer: BackendAnswer, request: RerankRequest) -> Ranking:
     """Read a replica's answer to `request`.
 
     Raises:
-        BadAnswerError: an index out of range or repeated, a score that is no finite number, or the wrong
-            number of results.
+        BadAnswerError: an index out of range or repeated, a score that is no finite number, the wrong
+            number of results, or a report of what was cut that cannot be read.
     """
     count = len(request.documents)
     expected = min(request.top_n or count, count)
     try:
-        answer = orjson.loads(body)
+        answer = orjson.loads(backend_answer.body)
         scores = [(result["index"], result["relevance_score"]) for result in answer["results"]]
         tokens = answer["usage"]["prompt_tokens"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
@@ -62,7 +74,19 @@ def parse(body: bytes, request: RerankRequest) -> Ranking:
     if len(scores) != expected or len({index for index, _ in scores}) != expected:
         raise BadAnswerError(f"{len(scores)} results instead of {expected}")
     scores.sort(key=_best_first)
-    return Ranking(scores, tokens)
+    return Ranking(scores, tokens, _truncated(backend_answer.truncated, count))
+
+
+def _truncated(report: bytes, count: int) -> Truncated | None:
+    if not report:
+        return None
+    found = _REPORT.fullmatch(report)
+    if found is None:
+        raise BadAnswerError("a report of what was cut that cannot be read")
+    documents = tuple(map(int, found[2].split(b","))) if found[2] else ()
+    if int(found[1]) > count or any(index >= count for index in documents):
+        raise BadAnswerError("a report of cut documents that are not in the request")
+    return Truncated(int(found[1]), documents, query=found[3] is not None)
 
 
 def build(request: RerankRequest, ranking: Ranking, *, model: str, request_id: str, listed: bool) -> bytes:
@@ -87,9 +111,15 @@ def build(request: RerankRequest, ranking: Ranking, *, model: str, request_id: s
                 "api_version": {"version": "1"},
                 "billed_units": {"search_units": -(-len(documents) // _DOCUMENTS_PER_SEARCH_UNIT)},
                 "tokens": {"input_tokens": ranking.tokens},
+                **({"truncated": _report(ranking.truncated)} if ranking.truncated else {}),
             },
         }
     )
+
+
+def _report(truncated: Truncated) -> dict[str, Any]:
+    query = {"query": True} if truncated.query else {}
+    return {"documents": truncated.documents, "count": truncated.count, **query}
 
 
 def refusal(status: int, body: bytes) -> ApiError:

@@ -21,7 +21,9 @@ _MAX_DIGITS: Final = 18
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
-    """A valid request. `top_n` None: all documents; `max_tokens_per_doc` None: not cut."""
+    """A valid request. `top_n` None: all documents; `max_tokens_per_doc` None: cut only as the model is
+    told to.
+    """
 
     model: str
     query: str
@@ -69,9 +71,9 @@ def backend_body(request: RerankRequest, model: ModelRecord) -> bytes:
     if request.top_n is not None:
         fields["top_n"] = min(request.top_n, len(request.documents))
     if request.max_tokens_per_doc is not None:
-        # vLLM answers 400 unless it is below the model's length; Cohere's clients send 4096 to any model.
-        longest = (model.context_length or request.max_tokens_per_doc + 1) - 1
-        fields["max_tokens_per_doc"] = min(request.max_tokens_per_doc, longest)
+        # One more limit beside the model's own. The runtime takes any: Cohere's clients send 4096 to every
+        # model.
+        fields["max_tokens_per_doc"] = request.max_tokens_per_doc
     return orjson.dumps(fields)
 
 

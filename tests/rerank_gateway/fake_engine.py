@@ -1,7 +1,9 @@
-"""A replica as the gateway meets it: vLLM 0.32's /v1/rerank behind the guard, over a real socket.
+"""A replica as the gateway meets it: vLLM 0.32's /v1/rerank behind the guard and its intake, over a real
+socket.
 
-Exactly as strict as the real one: `top_n` and `max_tokens_per_doc` refuse null, a document is a string or
-`{"content": …}`, a pair longer than the model is 400, errors have vLLM's shape. A document's score is the
+As strict as the stricter of the two: `top_n` and `max_tokens_per_doc` refuse null as vLLM does, a document is
+a string as the intake wants it, errors have vLLM's shape. Documents that are too long are cut and told in a
+header, or refused where `reject` is set; more than `max_documents` are refused. A document's score is the
 share of the query's words that it holds. `behave` makes the next requests misbehave in ways that a healthy
 server never would.
 """
@@ -29,27 +31,21 @@ Behaviour = Literal[
     "index_out_of_range",
     "not_json",
     "not_http",
+    "wrong_report",  # of cut documents that the request did not have
 ]
 
 
-class Content(BaseModel):
-    """vLLM's multimodal document."""
-
-    content: list[dict[str, Any]]
-
-
 class RerankRequest(BaseModel):
-    """The fields of vLLM 0.32's RerankRequest that a text reranker reads; unknown ones are allowed."""
+    """What the intake reads of a request; it drops unknown fields."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str | None = None
-    query: str | Content
-    documents: str | list[str | Content]
-    top_n: int = Field(default_factory=lambda: 0)
-    max_tokens_per_query: int = 0
-    max_tokens_per_doc: int = 0
-    truncate_prompt_tokens: int | None = Field(default=None, ge=-1)
+    query: str
+    documents: list[str]
+    top_n: int = Field(default=0, ge=0)
+    max_tokens_per_query: int = Field(default=0, ge=0)
+    max_tokens_per_doc: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +64,8 @@ class FakeEngine:
 
     served_name: str = "minilm"
     max_model_len: int = 512
+    reject: bool = False
+    max_documents: int | None = None
     token: str | None = None
     seen: list[Seen] = field(default_factory=list)
     behave: deque[Behaviour] = field(default_factory=deque)
@@ -181,23 +179,24 @@ class FakeEngine:
             return 400, b"", _error(400, str(error.errors()))
         if request.model not in (None, self.served_name):
             return 404, b"", _error(404, f"The model `{request.model}` does not exist.", "model")
-        documents = [request.documents] if isinstance(request.documents, str) else request.documents
+        documents = request.documents
         if not documents:
-            return 400, b"", _error(400, "At least one text_pair element must be given")
-        if request.max_tokens_per_doc >= self.max_model_len:
-            return 400, b"", _error(400, "max_tokens_per_doc must be less than max_model_len")
-        assert isinstance(request.query, str)
-        query, tokens, results = request.query.lower().split(), 0, []
+            return 400, b"", _error(400, "documents must be a list of strings, one at least.", "documents")
+        if self.max_documents is not None and len(documents) > self.max_documents:
+            message = f"documents holds {len(documents)} texts. This model takes {self.max_documents} at most"
+            return 400, b"", _error(400, message, "documents")
+        query, tokens, results, cut = request.query.lower().split(), 0, [], []
+        room = self.max_model_len - len(query) - 3
+        wish = request.max_tokens_per_doc or self.max_model_len
         for index, document in enumerate(documents):
-            assert isinstance(document, str)
-            words = document.lower().split()
-            if request.max_tokens_per_doc:
-                words = words[: request.max_tokens_per_doc]
-            length = len(query) + len(words) + 3
-            if length > self.max_model_len:
-                message = f"This model's maximum context length is {self.max_model_len} tokens"
-                return 400, b"", _error(400, message, "input_tokens")
-            tokens += length
+            words = document.lower().split()[: wish if wish < self.max_model_len else None]
+            if len(words) > room and self.reject:
+                message = f"documents[{index}] has {len(words)} tokens; {room} fit"
+                return 400, b"", _error(400, message, f"documents[{index}]")
+            words = words[:room]
+            if len(words) < len(document.split()):
+                cut.append(index)
+            tokens += len(query) + len(words) + 3
             score = sum(word in words for word in query) / max(1, len(query))
             results.append(
                 {
@@ -214,7 +213,10 @@ class FakeEngine:
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "results": results,
         }
-        return 200, b"", json.dumps(answer).encode()
+        if behaviour == "wrong_report":
+            cut = [len(documents)]
+        header = f"X-Rerank-Truncated: {len(cut)};{','.join(map(str, cut[:100]))}\r\n" if cut else ""
+        return 200, header.encode(), json.dumps(answer).encode()
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rerank_gateway import rerank_answer, rerank_request
+from rerank_gateway.backend import BackendAnswer
 from rerank_gateway.errors import ApiError
 from rerank_gateway.head import read
 from rerank_gateway.records import Kind, ModelRecord, parse
@@ -69,7 +70,7 @@ def test_a_body_is_refused_by_name_or_fits_the_strict_engine(body: dict[str, Any
     strict = Strict.model_validate(sent)
     assert set(sent) <= {"model", "query", "documents", "top_n", "max_tokens_per_doc"}
     assert strict.documents == request.documents
-    assert 0 <= strict.max_tokens_per_doc < 512
+    assert strict.max_tokens_per_doc == (request.max_tokens_per_doc or 0)
     assert 0 <= strict.top_n <= len(request.documents)
     assert request.estimated_tokens > 0
 
@@ -111,7 +112,7 @@ result = st.fixed_dictionaries({"index": st.integers(-1, 4) | anything, "relevan
 def test_an_answer_is_a_whole_ranking_or_refused(answer: Any) -> None:
     body = json.dumps(answer).encode()
     try:
-        ranking = rerank_answer.parse(body, REQUEST)
+        ranking = rerank_answer.parse(BackendAnswer(200, body), REQUEST)
     except rerank_answer.BadAnswerError:
         return
     assert sorted(index for index, _ in ranking.scores) == [0, 1, 2]
@@ -121,6 +122,46 @@ def test_an_answer_is_a_whole_ranking_or_refused(answer: Any) -> None:
     assert [entry["document"]["text"] for entry in built["results"]] == [
         REQUEST.documents[index] for index, _ in ranking.scores
     ]
+
+
+RANKED = json.dumps(
+    {"results": [{"index": i, "relevance_score": 0.5} for i in range(3)], "usage": {"prompt_tokens": 3}}
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        (b"", None),
+        (b"1;2", {"documents": [2], "count": 1}),
+        (b"2;0,1;query", {"documents": [0, 1], "count": 2, "query": True}),
+        (b"0;;query", {"documents": [], "count": 0, "query": True}),
+    ],
+)
+def test_a_report_is_told(report: bytes, told: Any) -> None:
+    ranking = rerank_answer.parse(BackendAnswer(200, RANKED, report), REQUEST)
+    built = json.loads(rerank_answer.build(REQUEST, ranking, model="m", request_id="r", listed=True))
+    assert built["meta"].get("truncated") == told
+
+
+@pytest.mark.parametrize(
+    "report",
+    [b"1", b"1;3", b"4;0", b"-1;0", b"1;x", b"1;0;", b"1;0;quer", b"1;,0", b";", b"1;" + b"0," * 9**5],
+)
+def test_a_report_that_cannot_be_is_a_bad_answer(report: bytes) -> None:
+    with pytest.raises(rerank_answer.BadAnswerError):
+        rerank_answer.parse(BackendAnswer(200, RANKED, report), REQUEST)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=12) | st.from_regex(rb"[0-4];[0-4](,[0-4])*(;query)?", fullmatch=True))
+def test_any_report_is_told_or_refused(report: bytes) -> None:
+    try:
+        ranking = rerank_answer.parse(BackendAnswer(200, RANKED, report), REQUEST)
+    except rerank_answer.BadAnswerError:
+        return
+    if ranking.truncated is not None:
+        assert all(0 <= index < 3 for index in ranking.truncated.documents)
 
 
 @settings(max_examples=100, deadline=None)

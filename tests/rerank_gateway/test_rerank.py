@@ -60,7 +60,7 @@ async def test_equal_scores_keep_the_order_of_the_request(gateway: Running) -> N
         ({"top_n": 2.0}, {"top_n": 2}),
         ({"top_n": 0}, {}),
         ({"top_n": 99}, {"top_n": 3}),
-        ({"max_tokens_per_doc": 4096}, {"max_tokens_per_doc": 511}),
+        ({"max_tokens_per_doc": 4096}, {"max_tokens_per_doc": 4096}),
         ({"max_tokens_per_doc": "7"}, {"max_tokens_per_doc": 7}),
         ({"documents": [{"text": text, "title": "t"} for text in PANDA]}, {}),
         ({"documents": [PANDA[0], {"text": PANDA[1]}, PANDA[2]]}, {}),
@@ -289,10 +289,37 @@ async def test_no_ready_replica_is_503_with_retry_after(empty: Running) -> None:
 # What a replica does
 
 
-async def test_the_engines_reason_passes_when_the_caller_caused_it(gateway: Running) -> None:
-    answer = await gateway.rerank(documents=["word " * 600])
-    assert (answer.status, answer.param) == (400, "input_tokens")
-    assert "maximum context length is 512" in answer.body["message"]
+async def test_the_engines_reason_passes_when_the_caller_caused_it(
+    gateway: Running, engine: FakeEngine
+) -> None:
+    engine.reject = True
+    answer = await gateway.rerank(documents=["hi", "word " * 600])
+    assert (answer.status, answer.param) == (400, "documents[1]")
+    assert "documents[1] has 600 tokens; 504 fit" in answer.body["message"]
+    assert answer.body["error"]["code"] == "refused_by_model"
+    # A caller who asks for less gets an answer even so.
+    answer = await gateway.rerank(documents=["hi", "word " * 600], max_tokens_per_doc=100)
+    assert (answer.status, answer.body["meta"]["truncated"]["documents"]) == (200, [1])
+
+
+async def test_a_listwise_models_limit_is_told(gateway: Running, engine: FakeEngine) -> None:
+    engine.max_documents = 2
+    answer = await gateway.rerank()
+    assert (answer.status, answer.param) == (400, "documents")
+    assert "documents holds 3 texts. This model takes 2 at most" in answer.body["message"]
+
+
+async def test_what_was_cut_is_told(gateway: Running) -> None:
+    answer = await gateway.rerank(documents=["panda", "word " * 600, "bear", "word " * 700], top_n=1)
+    assert answer.status == 200
+    assert answer.body["meta"]["truncated"] == {"documents": [1, 3], "count": 2}
+    # The next answer over the same connection has nothing of it.
+    assert "truncated" not in (await gateway.rerank()).body["meta"]
+
+
+async def test_of_many_cut_documents_the_first_are_named(gateway: Running) -> None:
+    answer = await gateway.rerank(documents=["a b"] * 150, max_tokens_per_doc=1)
+    assert answer.body["meta"]["truncated"] == {"documents": list(range(100)), "count": 150}
 
 
 @pytest.mark.parametrize(
@@ -304,6 +331,7 @@ async def test_the_engines_reason_passes_when_the_caller_caused_it(gateway: Runn
         ("leak", 400, "refused_by_model"),
         ("empty_results", 502, "backend_error"),
         ("index_out_of_range", 502, "backend_error"),
+        ("wrong_report", 502, "backend_error"),
         ("not_json", 502, "backend_error"),
         ("not_http", 502, "backend_error"),
         ("reset", 503, "model_unreachable"),
