@@ -79,7 +79,7 @@ class Serve:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.status = Status(Phase.STARTING, source=read_source(settings.directory))
+        self.status = Status(Phase.STARTING, source=Source.read(settings.directory.parent / "source.json"))
         self._token = secrets.token_urlsafe(32)
         self._api: EngineApi | None = None
         self._up = False
@@ -270,12 +270,3 @@ class Serve:
         if self._api and self.status.phase in (Phase.READY, Phase.DRAINING):
             state = await self._api.state()
             self.status.in_flight = state.in_flight if state else 0
-
-
-def read_source(directory: Path) -> Source | None:
-    """Where the weights came from: `source.json` beside the model's directory, written by fetch."""
-    try:
-        content = json.loads((directory.parent / "source.json").read_bytes())
-        return Source(str(content["repo"]), str(content["revision"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

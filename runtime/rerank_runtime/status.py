@@ -4,8 +4,10 @@ ready.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from rerank_runtime.failure import Failure
@@ -44,9 +46,22 @@ class Source:
 
     repo: str
     revision: str
+    file: str | None = None
+    """The GGUF file that they were made from, if they were."""
+
+    @classmethod
+    def read(cls, path: Path) -> Source | None:
+        """What fetch wrote down in a source.json; None where there is none that can be read."""
+        try:
+            content = json.loads(path.read_bytes())
+            file = content.get("gguf", {}).get("file")
+            return cls(str(content["repo"]), str(content["revision"]), None if file is None else str(file))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     def as_json(self) -> dict[str, str]:
-        return {"repo": self.repo, "revision": self.revision}
+        body = {"repo": self.repo, "revision": self.revision}
+        return body if self.file is None else body | {"file": self.file}
 
 
 @dataclass
