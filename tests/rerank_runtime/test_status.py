@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rerank_runtime.failure import Failure, Reason
+from rerank_runtime.options import OnOverflow
+from rerank_runtime.serve_plan import Truncation
 from rerank_runtime.status import Download, Phase, Source, Status
+from tests.rerank_runtime.support import serve_plan
 
 
 def test_status_leaves_out_what_is_not_known() -> None:
