@@ -37,7 +37,7 @@ class CatalogModelSpec(SpecModel):
         languages: for a column, for example "en, zh" or "100+".
         parameters: number of weights for a column, for example 568M.
         context_length: most tokens of query and document together.
-        memory: memory that serving it takes, for example 2.5Gi of a GPU.
+        memory: GPU memory that serving it takes at least, for a column, for example 2.3 GiB.
         defaults: what applies where a ModelDeployment does not say otherwise.
     """
 

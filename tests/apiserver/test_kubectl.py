@@ -82,7 +82,7 @@ def test_the_catalog_is_a_page_to_read(api: Api) -> None:
         "LICENSE": "CC-BY-NC-4.0 (non-commercial only)",
         "LANGUAGES": "multilingual",
         "CONTEXT": "32768",
-        "MEMORY": "6 GB",
+        "MEMORY": "5.8 GiB",
     }
     assert rows.keys() >= {file.stem for file in CATALOG.glob("*.yaml")}
     assert "DESCRIPTION" in kubectl(api.access, "get", "catalog", "-o", "wide").splitlines()[0]

@@ -21,6 +21,7 @@ Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]
 
 FILES = sorted((CHART / "files" / "catalog").glob("*.yaml"))
+PLANS = CHART.parents[1] / "tests" / "golden" / "plans"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -49,6 +50,24 @@ def test_code_of_a_repository_is_pinned_and_told(file: Path) -> None:
         assert "policy.remoteCode" in spec.description
     else:
         assert "policy.remoteCode" not in spec.description
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_entry_says_what_the_serving_profile_decides(file: Path) -> None:
+    """Against the decisions about the published configurations of the same models."""
+    decided = [
+        json.loads(path.read_text())
+        for path in PLANS.glob("*.json")
+        if path.stem.startswith(file.stem) or file.stem.startswith(path.stem)
+    ]
+    plans = [body["plan"] for body in decided if "plan" in body]
+    if file.stem == "qwen3-reranker-4b":
+        assert plans == [], "its configuration is not among them: the same kind as the others'"
+        return
+    spec = entry(file).spec
+    assert {plan["family"] for plan in plans} == {spec.family}
+    assert spec.context_length in {plan["context_length"] for plan in plans}
+    assert any(plan["remote_code"] for plan in plans) is ("policy.remoteCode" in spec.description)
 
 
 def test_a_licence_that_forbids_commercial_use_stands_in_plain_sight() -> None:
