@@ -45,9 +45,9 @@ COPY requirements/runtime-torch.txt runtime/image/cuda_stand_ins.py /build/
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     apt-get update -qq && apt-get install -qq -y --no-install-recommends libnuma1 binutils > /dev/null \
     && if [ -n "${TORCH_INDEX}" ]; then \
-        /opt/tools/bin/uv pip install --no-deps --index-url "${TORCH_INDEX}" "$(grep -o '^torch==[0-9.]*' /build/runtime-torch.txt)"; \
+        /opt/tools/bin/uv pip install --no-deps --compile-bytecode --index-url "${TORCH_INDEX}" "$(grep -o '^torch==[0-9.]*' /build/runtime-torch.txt)"; \
     else \
-        /opt/tools/bin/uv pip install --no-deps --require-hashes -r /build/runtime-torch.txt \
+        /opt/tools/bin/uv pip install --no-deps --compile-bytecode --require-hashes -r /build/runtime-torch.txt \
         && python /build/cuda_stand_ins.py /opt/rerank/lib/python3*/site-packages/torch/lib; \
     fi \
     && rm -rf /opt/rerank/lib/python3*/site-packages/torch/include \

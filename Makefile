@@ -25,11 +25,11 @@ demo: venv ## a cluster, the chart, the two example files, and the panda ranked 
 
 # What is quick to fail comes first; charts and apiserver need what dev/cluster builds, cluster all of a node.
 FAST := tests/crds tests/dev_cluster tests/dev_demo tests/rerank_api tests/rerank_gateway tests/rerank_operator tests/rerank_runtime
-test: lint ## everything that must hold
-	@$(PY) -m pytest --durations=25 $(FAST) tests/charts tests/apiserver tests/cluster
+test: test-fast ## everything that must hold
+	@$(PY) -m pytest --durations=25 tests/charts tests/apiserver tests/cluster
 
 test-fast: lint ## what needs no cluster
-	@$(PY) -m pytest $(FAST)
+	@$(PY) -m pytest --numprocesses=auto --dist=loadfile $(FAST)
 
 lint: venv ## format, lint, types, import rules
 	@$(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/ruff check --quiet .

@@ -5,7 +5,7 @@ without a GPU it needs those 2.7 GB of libraries for one thing, to be loadable. 
 functions that torch's own libraries ask of it; calling one traps at once (`ud2`), which no path of the CPU
 backend does. libcudart and libcupti stay the real ones (torch asks them at start whether there is a driver).
 
-Usage: cuda_stubs.py TORCH_LIB_DIRECTORY   (needs `as`, `ld` and `nm` on PATH)
+Usage: cuda_stand_ins.py TORCH_LIB_DIRECTORY   (needs `as`, `ld` and `nm` on PATH)
 """
 
 from __future__ import annotations

@@ -24,19 +24,20 @@ def test_the_digest_is_sha256_of_the_whole_key() -> None:
     assert MINTED.sha256 == keys.digest(MINTED.text)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "rk_",
-        MINTED.text[:-1],
-        MINTED.text + "0",
-        MINTED.text + "\n",
-        MINTED.text.replace("rk_", "sk_"),
-        MINTED.text[:20] + ("a" if MINTED.text[20] != "a" else "b") + MINTED.text[21:],
-        MINTED.text.replace("_", "-"),
-        "rk_" + "é" * 63,
-    ],
-)
+# Named, for a random key in a test's name would make every collection another.
+DAMAGED = {
+    "empty": "",
+    "prefix": "rk_",
+    "cut": MINTED.text[:-1],
+    "longer": MINTED.text + "0",
+    "newline": MINTED.text + "\n",
+    "another-prefix": MINTED.text.replace("rk_", "sk_"),
+    "typo": MINTED.text[:20] + ("a" if MINTED.text[20] != "a" else "b") + MINTED.text[21:],
+    "dashes": MINTED.text.replace("_", "-"),
+    "not-ascii": "rk_" + "é" * 63,
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_key_has_no_id(text: str) -> None:
     assert keys.key_id(text) is None
