@@ -1,11 +1,15 @@
 """The API server refuses what cannot work, and says which field and what to do instead."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.apiserver.api import RERANK, Api, Object, Refused
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "examples").glob("*.yaml"))
 
 MODEL: Object = {
     "apiVersion": "rerank.dev/v1alpha1",
@@ -291,3 +295,17 @@ def test_an_invalid_resource_is_refused_by_name(
 )
 def test_a_valid_resource_is_taken(api: Api, base: Object, changes: dict[str, Any]) -> None:
     dry_run(api, "default", edited(base, changes))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_an_example_is_taken(api: Api, file: Path) -> None:
+    for body in yaml.safe_load_all(file.read_text()):
+        if body["kind"] in {"ModelDeployment", "APIKey"}:
+            dry_run(api, "default", body)
+
+
+def test_off_without_quotes_is_refused_by_its_field(api: Api) -> None:
+    """YAML reads it as false, as people will find."""
+    with pytest.raises(Refused) as refused:
+        dry_run(api, "default", edited(MODEL, yaml.safe_load("spec.scoring.verification.mode: Off")))
+    assert "spec.scoring.verification.mode in body must be of type string" in refused.value.body["message"]
