@@ -150,7 +150,7 @@ def _kept(settings: Settings, status: Status) -> WeightsFolder | None:
     if sizes is None:
         return None
     total = sum(sizes.values())
-    status.source, status.download = Source(settings.repo, settings.revision), Download(total, total, 0)
+    status.source, status.download = folder.source(), Download(total, total, 0)
     log.info("%s at %s is there already: %s bytes.", settings.repo, settings.revision, total)
     return folder
 
@@ -174,7 +174,8 @@ def _fetched(settings: Settings, status: Status, stop: threading.Event) -> Weigh
         status.reason, status.message = (asked.reason, asked.message) if asked else ("", "")
 
     found = ask(listing, patience, look)
-    status.source = Source(settings.repo, found.commit)
+    file = chosen[0].gguf.name if chosen[0].gguf else None
+    status.source = Source(settings.repo, found.commit, file)
     log.info("%s at %s: %s bytes in %s files", settings.repo, found.commit, found.total, len(found.files))
     folder = settings.folder(found.commit)
     obtain(

@@ -24,6 +24,7 @@ from typing import Any
 from rerank_runtime import volume
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.listing import Listing
+from rerank_runtime.status import Source
 
 _SOURCE = "source.json"
 # Raised when more files are selected than before: a pinned commit is not looked up again at the hub, and its
@@ -84,6 +85,10 @@ class WeightsFolder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return sizes if all(_has(self.path / "model" / name, size) for name, size in sizes.items()) else None
+
+    def source(self) -> Source | None:
+        """Where the files came from, if they are there."""
+        return Source.read(self.path / _SOURCE)
 
     def prepare(self, listing: Listing) -> None:
         """Make the staging directory ready to go on in; a folder that was damaged is taken back into it.
