@@ -250,6 +250,7 @@ async def test_an_entry_that_vanishes_leaves_the_replicas_as_they_are() -> None:
     assert "event CatalogModelNotFound" in api.writes
     assert api.status["phase"] == "Degraded"
     assert api.status["ready"] == "1/1"
+    assert api.status["message"].startswith("1 of 1 replicas serve; there is no catalog entry qwen3")
     assert api.status["model"] == known, "the gateway knows the model by its repository still"
     assert api.status["effective"]["resources"]["cpu"] == "3", "what runs"
 
