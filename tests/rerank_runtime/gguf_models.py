@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,25 +45,35 @@ CORPUS = [
 
 
 def xlm_roberta(
-    directory: Path, *, seed: int = 0, width: int = 256, blocks: int = 2, small: bool = False
+    directory: Path,
+    texts: Sequence[str] = CORPUS,
+    *,
+    seed: int = 0,
+    width: int = 256,
+    blocks: int = 2,
+    length: int = 256,
+    small: bool = False,
 ) -> Path:
     """A tiny XLMRobertaForSequenceClassification with random weights and a SentencePiece tokenizer.
 
     Args:
         directory: Where it is written; made if absent. sentencepiece.bpe.model, which the converter reads,
             too.
+        texts: What the tokenizer is trained on.
         seed: Of the weights.
         width: Hidden size, in heads of 64.
         blocks: Number of layers.
+        length: Longest sequence in tokens.
         small: With a table of a few characters to normalise, instead of all of Unicode's (240 KB, which
             the gguf package writes in half a second).
     """
     directory.mkdir(parents=True, exist_ok=True)
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
+        sentence_iterator=iter(texts),
         model_writer=trained,
-        vocab_size=210,
+        vocab_size=900,
+        hard_vocab_limit=False,
         model_type="unigram",
         minloglevel=2,
         normalization_rule_tsv=str(_few_rules(directory)) if small else "",
@@ -98,7 +108,7 @@ def xlm_roberta(
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-5,
         "position_embedding_type": "absolute",
-        "max_position_embeddings": 258,
+        "max_position_embeddings": length + 2,
         "type_vocab_size": 1,
         "pad_token_id": 1,
         "bos_token_id": 0,
@@ -125,10 +135,18 @@ def _few_rules(directory: Path) -> Path:
     return path
 
 
-def qwen3(directory: Path, *, seed: int = 0, width: int = 256, blocks: int = 2, tied: bool = True) -> Path:
+def qwen3(
+    directory: Path,
+    texts: Sequence[str] = CORPUS,
+    *,
+    seed: int = 0,
+    width: int = 256,
+    blocks: int = 2,
+    tied: bool = True,
+) -> Path:
     """A tiny Qwen3ForCausalLM with random weights and a byte-level BPE: Qwen3-Reranker as published."""
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer = _qwen3_tokenizer()
+    tokenizer = _qwen3_tokenizer(texts)
     tokenizer.save(str(directory / "tokenizer.json"))
     _write_json(
         directory / "tokenizer_config.json",
@@ -263,7 +281,7 @@ _QWEN_SPLIT = (
 )
 
 
-def _qwen3_tokenizer() -> Tokenizer:
+def _qwen3_tokenizer(texts: Sequence[str]) -> Tokenizer:
     """As that of Qwen3: control tokens, and two tokens for thinking that are none."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -276,9 +294,9 @@ def _qwen3_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False)
     # "yes" and "no" must be tokens of their own, as in every real vocabulary.
-    tokenizer.train_from_iterator([*CORPUS, *(["yes", "no"] * 200)], trainer)
+    tokenizer.train_from_iterator([*texts, *(["yes", "no"] * 200)], trainer)
     controls = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in controls])
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t in ("<think>", "</think>")])
