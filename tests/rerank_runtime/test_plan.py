@@ -293,6 +293,22 @@ def test_an_instruction_is_in_the_template_and_changes_its_hash() -> None:
     assert "template" not in default.as_json()
 
 
+RECORDED = {"model_type": "CrossEncoder", "default_prompt_name": "query", "prompts": {"query": "Find tests"}}
+
+
+def test_an_instruction_that_training_recorded_is_the_default() -> None:
+    assert plan(qwen3(sentence_transformers=RECORDED), Options()).instruction == "Find tests"
+    assert plan(qwen3(sentence_transformers=RECORDED), Options(instruction="x")).instruction == "x"
+
+
+@pytest.mark.parametrize("config", [{}, XLM_R])
+def test_a_pair_model_trained_with_a_prompt_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(Failure, match="trained with a prompt before queries"):
+        plan(cross_encoder(config, sentence_transformers=RECORDED), Options())
+    unused = RECORDED | {"default_prompt_name": None}
+    assert plan(cross_encoder(config, sentence_transformers=unused), Options()).template is None
+
+
 def test_a_pair_model_has_no_prompt() -> None:
     decided = plan(cross_encoder(), Options())
     assert (decided.template, decided.template_sha256, decided.instruction) == (None, None, None)

@@ -81,6 +81,30 @@ def modules(files: ModelFiles, architecture: str, allowed: Iterable[tuple[str, .
         )
 
 
+def default_prompt(files: ModelFiles) -> str | None:
+    """What sentence-transformers puts before queries of this cross-encoder by default, or None."""
+    settings = files.sentence_transformers
+    prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
+    if (
+        settings.get("model_type") != "CrossEncoder"
+        or not isinstance(prompts, dict)
+        or not isinstance(name, str)
+    ):
+        return None
+    prompt = prompts.get(name)
+    return prompt if isinstance(prompt, str) and prompt else None
+
+
+def no_prompt(files: ModelFiles, architecture: str) -> None:
+    """The model wants no prompt before queries."""
+    if default_prompt(files) is not None:
+        raise Failure(
+            Reason.UNSUPPORTED_ARCHITECTURE,
+            f"The model was trained with a prompt before queries, which {architecture} is not given yet: its "
+            "scores would be wrong.",
+        )
+
+
 def no_code(config: dict[str, Any], architecture: str) -> None:
     """The model brings no Python code of its own."""
     if config.get("auto_map"):

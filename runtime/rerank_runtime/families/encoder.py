@@ -39,6 +39,7 @@ def profile(files: ModelFiles, options: Options, architecture: str) -> Profile:
         checks.no_code(config, architecture)
     absolute_positions(config, architecture)
     checks.modules(files, architecture)
+    checks.no_prompt(files, architecture)
     checks.one_label(config)
     checks.head(files, _HEADS.get(family, _ROBERTA_HEAD))
     return Profile(

@@ -29,6 +29,7 @@ def profile(files: ModelFiles, options: Options, architecture: str) -> Profile:
             "Choose an earlier revision, one whose config.json says model_type: new.",
         )
     checks.modules(files, architecture)
+    checks.no_prompt(files, architecture)
     checks.one_label(config)
     checks.head(files, "classifier.weight")
     checks.allowed_code(files, options, architecture)

@@ -24,6 +24,7 @@ def profile(files: ModelFiles, options: Options, architecture: str) -> Profile:
     checks.cross_encoder(architecture, options.method)
     checks.no_code(config, architecture)
     checks.modules(files, architecture)
+    checks.no_prompt(files, architecture)
     checks.one_label(config)
     checks.head(files, "classifier.weight")
     pooling = config.get("classifier_pooling", "cls")

@@ -64,7 +64,8 @@ def profile(files: ModelFiles, options: Options, architecture: str) -> Profile:
         usual=_USUAL,
         hf_overrides=overrides,
         template="qwen3_reranker",
-        instruction=_INSTRUCTION,
+        # A fine-tune may have been trained with, and record, another one.
+        instruction=checks.default_prompt(files) or _INSTRUCTION,
         takes_instruction=True,
         caches=True,
         half="bfloat16",
