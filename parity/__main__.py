@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="directory for models and logs, kept; else a temporary one")
     parser.add_argument("--write", type=Path, help="the page to write")
     arguments = parser.parse_args()
+    # So that the programs end with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     python = arguments.python.absolute()
     with tempfile.TemporaryDirectory(prefix="parity-") as temporary:
         work = (arguments.work or Path(temporary)).absolute()
@@ -111,7 +114,8 @@ def attempt(chain: Chain, work: Path, family: dict[str, Any], case: Wrong) -> Ou
         verification = served.status["verification"]
         reason = "" if verification["verified"] else str(verification["reason"])
         row = measure.compare(case.family, served, reference(work, case.family))
-        return Outcome(case, reason, "verification" if reason else "nothing", row.worst)
+        difference = row.worst if row.difference else None
+        return Outcome(case, reason, "verification" if reason else "nothing", difference)
 
 
 def _fields(served: Served, expected: dict[str, Any]) -> list[Ignored]:

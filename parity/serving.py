@@ -85,6 +85,7 @@ class Chain:
         self._objects = work / "objects"
         self._port = 0
         self._minted = keys.mint()
+        self._served = 0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Chain]:
@@ -124,7 +125,7 @@ class Chain:
     @contextlib.contextmanager
     def serving(
         self,
-        name: str,
+        family: str,
         model: Path,
         options: Sequence[str] = (),
         changes: Mapping[str, str | None] | None = None,
@@ -132,7 +133,7 @@ class Chain:
         """Serve a model until the end of the block.
 
         Args:
-            name: What requests call it.
+            family: Its name; requests call it so with a number behind, which no other model had.
             model: Its directory.
             options: Of `rerank-runtime plan` and `serve`.
             changes: Flags of vLLM that are made wrong, as `vllm_program` does it.
@@ -141,6 +142,8 @@ class Chain:
         if isinstance(plan, Refusal):
             yield plan
             return
+        self._served += 1
+        name = f"{family}-{self._served}"
         port, status_port = processes.free_port(), processes.free_port()
         command: list[str | Path] = [self._python, "-c", _RUNTIME, "serve", model, f"--name={name}", *options]
         command += [f"--port={port}", f"--status-port={status_port}"]
@@ -149,7 +152,7 @@ class Chain:
             vllm_program.SOCKET: str(self._socket),
             vllm_program.CHANGES: json.dumps(changes or {}),
         }
-        with self._start(command, f"serve-{name}.log", environment) as pod:
+        with self._start(command, f"serve-{family}.log", environment) as pod:
             status = _verified(pod, f"http://127.0.0.1:{status_port}/status")
             if isinstance(status, Refusal):
                 yield status

@@ -74,6 +74,8 @@ _SWAPPED = _overrides(
     classifier_from_token=["yes", "no"],
     is_original_qwen3_reranker=True,
 )
+_BARE_CLASS = _overrides(architectures=["Qwen3ForSequenceClassification"])
+_NEW = _overrides(architectures=["Qwen3ForSequenceClassification"], classifier_from_token=["no", "yes"])
 _CAUSAL = _overrides(architectures=["LlamaForSequenceClassification"])
 _TRAP = {"--hf-overrides": None, "--convert": None}
 _TEMPLATED = {"--chat-template": TEMPLATE}
@@ -113,12 +115,8 @@ CASES = (
         jinja(_QWEN3.partition("<|im_end|>\n<|im_start|>assistant")[0]),
     ),
     Wrong("qwen3", "yes and no swapped", _ORDER, {"--hf-overrides": _SWAPPED}),
-    Wrong(
-        "qwen3",
-        "overrides without is_original_qwen3_reranker",
-        _NO_START,
-        {"--hf-overrides": _overrides(architectures=["Qwen3ForSequenceClassification"])},
-    ),
+    Wrong("qwen3", "overrides without the tokens: no score row", _ROUTES, {"--hf-overrides": _BARE_CLASS}),
+    Wrong("qwen3", "overrides without is_original_qwen3_reranker", _NO_START, {"--hf-overrides": _NEW}),
     Wrong("qwen3-seq-cls", "no template", _TOKENS, _BARE),
     Wrong(
         "qwen3-seq-cls",

@@ -44,6 +44,7 @@ def command(
     host: str,
     port: int,
     template_path: Path | None = None,
+    tokenizer: Path | None = None,
 ) -> list[str]:
     """`vllm serve` for a plan. Every value is one `--flag=value` item, so that none can become a flag of its
     own.
@@ -56,6 +57,7 @@ def command(
         host: Address to listen on.
         port: Port to listen on.
         template_path: Where the caller has written the plan's template, if it has one.
+        tokenizer: Directory of the tokenizer, where it is not the model's.
 
     Raises:
         ValueError: The plan has a template and no file was named for it.
@@ -82,6 +84,8 @@ def command(
     ]
     if plan.template is not None:
         arguments.append(f"--chat-template={template_path}")
+    if tokenizer is not None:
+        arguments.append(f"--tokenizer={tokenizer}")
     if plan.hf_overrides:
         arguments.append(f"--hf-overrides={json.dumps(plan.hf_overrides)}")
     if plan.pooler_config:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from rerank_runtime import chat_template
+from rerank_runtime import chat_template, prompt_pieces
 from rerank_runtime.control_tokens import ControlTokens
 from rerank_runtime.families import jina_v3
 from rerank_runtime.listwise import Listwise
@@ -46,7 +46,7 @@ class IntakeSettings:
     """What the intake must know of a model. Lengths are in tokens, None where only the model's own counts.
 
     Args:
-        directory: The model's directory, with tokenizer.json.
+        directory: Directory of tokenizer.json, the engine's.
         method: CrossEncoder or Cosine.
         context_length: Longest prompt; vLLM's --max-model-len.
         template_path: The chat template that vLLM was given, or None.
@@ -69,7 +69,13 @@ class IntakeSettings:
 
     @classmethod
     def of(cls, plan: ServePlan, directory: Path, template_path: Path | None) -> IntakeSettings:
-        """The settings for a plan whose template, if it has one, lies at `template_path`."""
+        """The settings for a plan whose template, if it has one, lies at `template_path`.
+
+        Args:
+            plan: The plan.
+            directory: Of the engine's tokenizer.
+            template_path: The template's file.
+        """
         return cls(
             directory=directory,
             method=plan.method,
@@ -174,6 +180,7 @@ class Intake:
         config = _json(config_path) if config_path.is_file() else {}
         template = settings.template_path
         text = None if template is None else template.read_text(encoding="utf-8")
+        self._seams = prompt_pieces.wanted(text)
         self._control = ControlTokens.of(tokenizer, definition, config, text)
         self._truncation = _truncation(settings, TextTokenizer(tokenizer), text)
 
@@ -214,7 +221,7 @@ class Intake:
         query = fields.get("query")
         if not isinstance(query, str):
             raise _WrongError("query must be a string.", "query")
-        inert = self._control.inert
+        inert = self._inert
         texts = Texts(
             inert(query),
             [inert(document) for document in self._documents(fields.get("documents"))],
@@ -222,6 +229,11 @@ class Intake:
             self._wish(fields, "max_tokens_per_query"),
         )
         return _Request(model, _count(fields, "top_n"), texts)
+
+    def _inert(self, text: str) -> str:
+        # A seam of the prompt would part words of the text; elsewhere it is a character like any other.
+        whole = text.replace(prompt_pieces.SEAM, "") if self._seams else text
+        return self._control.inert(whole)
 
     def _documents(self, value: Any) -> list[str]:
         documents = [value] if isinstance(value, str) else value

@@ -22,41 +22,29 @@ from rerank_runtime import (
     intake,
     memory_limit,
     model_files,
+    prompt_pieces,
     status_server,
     termination,
     verification,
     workspace,
 )
 from rerank_runtime.engine_api import EngineApi
-from rerank_runtime.engine_process import EngineProcess, reap
+from rerank_runtime.engine_process import EngineProcess
+from rerank_runtime.engine_watch import EngineWatch, Patience
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.options import Device, Options
 from rerank_runtime.plan import plan
 from rerank_runtime.serve_plan import ServePlan
+from rerank_runtime.stall import Stall
 from rerank_runtime.status import Phase, Source, Status
 from rerank_runtime.verifier import Intervals, Verifier
-from rerank_runtime.watchdog import Sample, Watchdog, cpu_seconds
 
 log = logging.getLogger(__name__)
 
 # Seconds. The preStop hook and terminationGracePeriodSeconds (150) are longer than DRAIN_LIMIT + STOP_LIMIT.
 DRAIN_LIMIT = 120.0
 STOP_LIMIT = 15.0
-HEALTH_INTERVAL = 5.0
 _POLL = 0.25
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long the engine may do nothing, in seconds.
-
-    Args:
-        start: Without a line of log or processor time before it listens. Loading from a slow disk uses some.
-        health: Without an answer to /health later. A long prompt on a busy CPU is no reason to restart.
-    """
-
-    start: float = 600.0
-    health: float = 180.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +114,12 @@ class Serve:
             gpu_memory=await asyncio.to_thread(gpu_memory.read) if device is Device.CUDA else None,
         )
         self.status.plan = decided = plan(files, options)
-        expected = await asyncio.to_thread(expectation.of_built_in_cases, settings.directory, decided)
+        tokenizer = None
+        if prompt_pieces.wanted(decided.template):
+            tokenizer = prompt_pieces.write_tokenizer(settings.directory, directory)
+        expected = await asyncio.to_thread(
+            expectation.of_built_in_cases, tokenizer or settings.directory, decided
+        )
         log.info("plan %s", json.dumps(decided.as_json()))
         template = None
         if decided.template is not None:
@@ -142,7 +135,7 @@ class Serve:
                 status=self.status,
                 intervals=settings.intervals,
             )
-            process = await self._start(decided, directory, template)
+            process = await self._start(decided, directory, template, tokenizer)
             work = asyncio.create_task(self._watch(self._api, verifier, process))
             died = asyncio.create_task(process.wait())
             stopped = asyncio.create_task(self._stop.wait())
@@ -165,9 +158,11 @@ class Serve:
                     task.cancel()
                 await asyncio.gather(work, stopped, died, return_exceptions=True)
 
-    async def _start(self, decided: ServePlan, directory: Path, template: Path | None) -> EngineProcess:
+    async def _start(
+        self, decided: ServePlan, directory: Path, template: Path | None, tokenizer: Path | None
+    ) -> EngineProcess:
         settings = self.settings
-        told = intake.IntakeSettings.of(decided, settings.directory, template)
+        told = intake.IntakeSettings.of(decided, tokenizer or settings.directory, template)
         intake_path = workspace.write(directory / "intake.json", told.to_json())
         # Without a backend token the guard lets everybody in: then nobody but this machine may come.
         host = "0.0.0.0" if os.environ.get(guard.TOKEN_HASH) else "127.0.0.1"  # noqa: S104 - the pod's address
@@ -179,6 +174,7 @@ class Serve:
             host=host,
             port=settings.port,
             template_path=template,
+            tokenizer=tokenizer,
         )
         log.info("starting %s", " ".join(command))
         environment = engine.environment(
@@ -189,59 +185,16 @@ class Serve:
         except OSError as error:
             raise Failure(Reason.ENGINE_FAILED, f"vLLM cannot be started: {error}.") from error
 
-    async def _watch(self, api: EngineApi, verifier: Verifier, process: EngineProcess) -> None:
-        await self._listening(api, process)
+    async def _watch(self, watch: EngineWatch, verifier: Verifier, stall: Stall) -> None:
+        await watch.until_listening()
         self._up = True
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._check_health(api, verifier, process))
+                group.create_task(watch.check_health(verifier.look_again))
+                group.create_task(stall.run())
                 group.create_task(verifier.run())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-
-    async def _listening(self, api: EngineApi, process: EngineProcess) -> None:
-        """Wait until the engine answers.
-
-        Raises:
-            Failure: `EngineHung` where it does nothing for too long.
-        """
-        loop, limit = asyncio.get_running_loop(), self.settings.patience.start
-
-        def sample() -> Sample:
-            return Sample(loop.time(), process.lines, cpu_seconds(process.pid))
-
-        watchdog, looked = Watchdog(sample()), loop.time()
-        while not await api.healthy():
-            reap(process.pid)
-            await asyncio.sleep(_POLL)
-            if loop.time() - looked < min(HEALTH_INTERVAL, limit / 4):
-                continue
-            looked = loop.time()
-            idle = watchdog.idle_seconds(sample())
-            if idle >= limit:
-                raise engine_death.hung(process.tail, idle)
-
-    async def _check_health(self, api: EngineApi, verifier: Verifier, process: EngineProcess) -> None:
-        loop = asyncio.get_running_loop()
-        last, errors, failing = loop.time(), process.error_lines, False
-        while True:
-            await asyncio.sleep(min(HEALTH_INTERVAL, self.settings.patience.health / 4))
-            reap(process.pid)
-            if not await api.healthy():
-                failing, unhealthy = True, loop.time() - last
-                if unhealthy >= self.settings.patience.health:
-                    raise Failure(
-                        Reason.ENGINE_HUNG,
-                        f"The engine has not answered /health for {unhealthy:.0f} seconds. "
-                        "It is started again.",
-                        retriable=True,
-                    )
-                continue
-            if failing:
-                verifier.look_again("the engine did not answer /health for a while")
-            elif process.error_lines != errors:
-                verifier.look_again("the engine logged an error")
-            last, errors, failing = loop.time(), process.error_lines, False
 
     async def _end(self, process: EngineProcess, died: asyncio.Task[int]) -> int:
         """After SIGTERM: the last resort for requests in flight, for vLLM fails them when it shuts down."""

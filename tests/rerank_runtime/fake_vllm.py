@@ -10,6 +10,7 @@ again for each request) says:
     delay: seconds                               before each answer to a query that begins with "slow"
     broken: true                                 /v1/rerank answers 500, and the log tells
     stuck: true                                  /v1/rerank never answers
+    busy: true                                   /metrics tells of work nevertheless
     sick: true                                   /health never answers
     die: text                                    printed as the last line before exit code 1, at start
     deaf: true                                   never listens
@@ -34,7 +35,7 @@ from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from tokenizers import Tokenizer
 
@@ -105,7 +106,7 @@ def invalid(request: Request, content: bytes) -> Response | dict[str, Any]:
 
 
 def prompt_tokens(body: dict[str, Any]) -> int:
-    tokenizer = Tokenizer.from_file(f"{ARGUMENTS[1]}/tokenizer.json")
+    tokenizer = Tokenizer.from_file(f"{OPTIONS.get('tokenizer', ARGUMENTS[1])}/tokenizer.json")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if "chat-template" not in OPTIONS:
@@ -146,6 +147,7 @@ async def rerank(request: Request) -> Response:
     if now.get("scores") == "nan":
         return refusal(400, "Out of range float values are not JSON compliant: nan")
     found = scores(body["query"], body["documents"])
+    FINISHED[0] += len(found)
     results = [
         {"index": i, "document": {"text": body["documents"][i]}, "relevance_score": found[i]}
         for i in sorted(range(len(found)), key=lambda i: -found[i])
@@ -159,6 +161,21 @@ async def rerank(request: Request) -> Response:
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
     )
+
+
+FINISHED = [0]
+
+
+async def metrics(_request: Request) -> Response:
+    FINISHED[0] += int(behaviour().get("busy", False))
+    lines = [
+        "# HELP vllm:request_success_total Count of successfully processed requests.",
+        "# TYPE vllm:request_success_total counter",
+        f'vllm:request_success_total{{engine="0",finished_reason="stop",model_name="m"}} {float(FINISHED[0])}',
+        'vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 0.0',
+        'vllm:request_success_created{engine="0",finished_reason="stop",model_name="m"} 1.7e+09',
+    ]
+    return PlainTextResponse("\n".join(lines) + "\n")
 
 
 async def health(_request: Request) -> Response:
@@ -199,6 +216,7 @@ def main() -> None:
     routes = [
         Route("/health", health),
         Route("/openapi.json", openapi),
+        Route("/metrics", metrics),
         Route("/v1/models", models),
         Route("/v1/rerank", rerank, methods=["POST"]),
         Route("/score", rerank, methods=["POST"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +22,7 @@ from tokenizers import (
 
 from rerank_runtime import chat_template
 from rerank_runtime.families import jina_v3, qwen3
+from rerank_runtime.prompt_pieces import SEAM, split_at_seams, wanted
 from tests.rerank_runtime import cards
 
 Card = Callable[[str, str, str | None], list[str]]
@@ -53,28 +55,37 @@ INSTRUCTIONS = [
     "lines\r\nand\ttabs",
     "日本語 🐼",
 ]
+# Their libraries tokenise the pieces apart, and so do we; the others' seams make no difference.
+IN_PIECES = {"mxbai_rerank_v2", "bge_reranker_v2_gemma"}
 PAIRS = [(TEXTS[i], TEXTS[(3 * i + 1) % len(TEXTS)]) for i in range(len(TEXTS))] + [
     (text, text) for text in TEXTS
 ]
 CORPUS = [*TEXTS, *("".join(card("panda", "bear", "Find code")) for card in TEMPLATES.values())]
 
 
-@pytest.mark.parametrize(("name", "card"), TEMPLATES.items(), ids=TEMPLATES)
+def pieces(name: str, query: str, document: str, instruction: str | None) -> list[str]:
+    """What the card tokenises, joined where our template has no seam."""
+    found = TEMPLATES[name](query, document, instruction)
+    return found if name in IN_PIECES else ["".join(found)]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("instruction", INSTRUCTIONS)
-def test_a_prompt_is_the_model_card_s(name: str, card: Card, instruction: str | None) -> None:
+def test_a_prompt_is_the_model_card_s(name: str, instruction: str | None) -> None:
     default = instruction or (QWEN3_INSTRUCTION if name == "qwen3_reranker" else None)
     template = chat_template.load(name, default)
     for query, document in PAIRS:
-        assert chat_template.render(template, query, document) == "".join(card(query, document, instruction))
+        prompt = chat_template.render(template, query, document)
+        assert prompt.split(SEAM) == pieces(name, query, document, instruction)
 
 
 @pytest.mark.parametrize("name", ["qwen3_reranker", "mxbai_rerank_v2"])
 def test_a_request_s_instruction_goes_before_the_default(name: str) -> None:
     template = chat_template.load(name, "the default")
-    assert chat_template.render(template, "q", "d", "Find code") == "".join(
-        TEMPLATES[name]("q", "d", "Find code")
-    )
-    assert chat_template.render(template, "q", "d", "") == "".join(TEMPLATES[name]("q", "d", "the default"))
+    asked = chat_template.render(template, "q", "d", "Find code")
+    assert asked.split(SEAM) == pieces(name, "q", "d", "Find code")
+    not_asked = chat_template.render(template, "q", "d", "")
+    assert not_asked.split(SEAM) == pieces(name, "q", "d", "the default")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -120,20 +131,30 @@ def test_qwen3_s_prompt_ends_with_both_line_breaks_as_one_token() -> None:
     assert lost.tokens[-1] == "Ċ"
 
 
-@pytest.mark.parametrize(
-    ("query", "document"), [(q, d) for q, d in PAIRS if not q.endswith("\n") and not d.endswith("\n")]
-)
-def test_gemma_s_tokens_are_those_of_the_pieces_that_its_library_tokenises(query: str, document: str) -> None:
-    # Behind a line break at a text's end the two differ: the library tokenises the separator apart.
-    tokenizer = gemma_tokenizer()
-    prompt = chat_template.render(chat_template.load("bge_reranker_v2_gemma"), query, document)
-    bos = tokenizer.token_to_id("<bos>")
+@pytest.mark.parametrize("name", sorted(IN_PIECES))
+@pytest.mark.parametrize(("query", "document"), PAIRS)
+def test_tokens_are_those_of_the_pieces_that_a_library_tokenises_apart(
+    name: str, query: str, document: str
+) -> None:
+    gemma = name == "bge_reranker_v2_gemma"
+    tokenizer = gemma_tokenizer() if gemma else qwen_tokenizer()
+    template = chat_template.load(name)
+    assert wanted(template)
+    seamed = Tokenizer.from_str(json.dumps(split_at_seams(json.loads(tokenizer.to_str()))))
     apart = [
         i
-        for piece in cards.gemma(query, document, None)
+        for piece in TEMPLATES[name](query, document, None)
         for i in tokenizer.encode(piece, add_special_tokens=False).ids
     ]
-    assert tokenizer.encode(prompt).ids == [bos, *apart]
+    begin = [tokenizer.token_to_id("<bos>")] if gemma else []
+    assert seamed.encode(chat_template.render(template, query, document)).ids == [*begin, *apart]
+
+
+def test_one_text_has_other_tokens_than_the_pieces_where_a_text_ends_in_a_line_break() -> None:
+    tokenizer = gemma_tokenizer()
+    apart = [tokenizer.encode(p, add_special_tokens=False).ids for p in cards.gemma("q\n", "d", None)]
+    together = tokenizer.encode("".join(cards.gemma("q\n", "d", None)), add_special_tokens=False).ids
+    assert together != [i for ids in apart for i in ids]
 
 
 @pytest.mark.parametrize("count", [1, 2, 64])

@@ -19,14 +19,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rerank_runtime import engine_api
+from rerank_runtime import engine_api, engine_watch
 from rerank_runtime import plan as planning
 from rerank_runtime import serve as serving
 from rerank_runtime.chat_template import quote
 from rerank_runtime.intake import IntakeSettings
 from rerank_runtime.model_files import ModelFiles
 from rerank_runtime.options import OnOverflow, Options
-from rerank_runtime.serve import Patience, Serve, Settings
+from rerank_runtime.prompt_pieces import SEAM
+from rerank_runtime.engine_watch import Patience
+from rerank_runtime.serve import Serve, Settings
 from rerank_runtime.serve_plan import ServePlan
 from rerank_runtime.verification import Case, Mode
 from rerank_runtime.verification import Settings as Verification
@@ -219,7 +221,7 @@ async def test_one_bad_round_is_confirmed_before_it_counts(
 async def test_an_error_of_the_engine_is_followed_by_a_round(
     start: Start, fake_vllm: FakeVllm, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "HEALTH_INTERVAL", 0.1)
+    monkeypatch.setattr(engine_watch, "HEALTH_INTERVAL", 0.1)
     pod = await start(intervals=replace(OFTEN, again=3600.0))
     await pod.phase("Ready")
     fake_vllm.behave(broken=True)
@@ -275,6 +277,23 @@ async def test_the_template_and_the_limits_reach_the_engine(
     assert told.directory == pod.settings.directory
     assert await pod.stop() == 0
     assert not await asyncio.to_thread(path.exists)
+
+
+async def test_a_prompt_in_pieces_is_counted_cut_and_served_with_a_tokenizer_that_splits_there(
+    start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{{ messages[0].content }}{{ '\\ufdd0' }}{{ messages[1].content }}"
+    monkeypatch.setattr(serving, "plan", _planned_with(template=template))
+    pod = await start()
+    await pod.phase("Ready")
+    [flag] = [a for a in fake_vllm.seen["arguments"] if a.startswith("--tokenizer=")]
+    directory = Path(flag.removeprefix("--tokenizer="))
+    steps = json.loads(_text(str(directory / "tokenizer.json")))["pre_tokenizer"]["pretokenizers"]
+    assert steps[0]["pattern"] == {"String": SEAM}
+    told = IntakeSettings.from_json(_text(fake_vllm.seen["environment"]["RERANK_INTAKE"]))
+    assert told.directory == directory
+    assert await pod.stop() == 0
+    assert not await asyncio.to_thread(directory.exists)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +376,7 @@ async def test_an_engine_that_leaves_requests_unanswered_is_ended_and_explained(
     start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_api, "REQUEST_TIMEOUT", 0.5)
-    pod = await start(intervals=replace(OFTEN, hang=1.5))
+    pod = await start(intervals=OFTEN)
     await pod.phase("Ready")
     fake_vllm.behave(stuck=True)
     assert await asyncio.wait_for(pod.done, DEADLINE) == 1
@@ -365,17 +384,45 @@ async def test_an_engine_that_leaves_requests_unanswered_is_ended_and_explained(
     assert "has not answered two short texts" in pod.last_words["message"]
 
 
-async def test_a_busy_engine_stays_ready(
+async def test_a_busy_engine_stays_ready_for_long(
     start: Start, fake_vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engine_api, "REQUEST_TIMEOUT", 0.5)
-    pod = await start(intervals=OFTEN)
+    pod = await start(intervals=replace(OFTEN, hang=6.0))
+    await pod.phase("Ready")
+    fake_vllm.behave(stuck=True, busy=True)
+    await _logged(caplog, "did not answer a verification request in time", times=4)
+    assert (await pod.get("/readyz"))[0] == 200
+    assert await asyncio.wait_for(pod.done, DEADLINE) == 1
+    assert pod.last_words["reason"] == "EngineHung"
+
+
+async def test_an_engine_that_is_stuck_with_requests_is_ended_and_explained(
+    start: Start, fake_vllm: FakeVllm
+) -> None:
+    pod = await start(patience=Patience(work=2.0, answer=1.0))
     await pod.phase("Ready")
     fake_vllm.behave(stuck=True)
-    await _logged(caplog, "did not answer a verification request in time")
+    waiting = asyncio.create_task(pod.rerank())
+    assert await asyncio.wait_for(pod.done, DEADLINE) == 1
+    assert pod.last_words["reason"] == "EngineHung"
+    assert "with requests in flight it has finished no text" in pod.last_words["message"]
+    with pytest.raises(aiohttp.ClientError):
+        await waiting
+
+
+async def test_a_sender_that_is_slow_ends_nothing(
+    start: Start, fake_vllm: FakeVllm, caplog: pytest.LogCaptureFixture
+) -> None:
+    pod = await start(patience=Patience(work=1.0, answer=5.0))
+    await pod.phase("Ready")
+    _, writer = await asyncio.open_connection("127.0.0.1", pod.settings.port)
+    writer.write(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+    await pod.until(lambda status: status["inFlight"] == 1)
+    await _logged(caplog, "does the engine answer?", times=2)
     assert (await pod.get("/readyz"))[0] == 200
-    fake_vllm.behave()
-    assert (await pod.get("/readyz"))[0] == 200
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_an_engine_whose_health_is_silent_is_ended_and_explained(
@@ -534,9 +581,9 @@ def _mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-async def _logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+async def _logged(caplog: pytest.LogCaptureFixture, text: str, *, times: int = 1) -> None:
     async with asyncio.timeout(DEADLINE):
-        while text not in caplog.text:  # noqa: ASYNC110 - a log has no event
+        while caplog.text.count(text) < times:  # noqa: ASYNC110 - a log has no event
             await asyncio.sleep(0.02)
 
 
