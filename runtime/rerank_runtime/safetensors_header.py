@@ -55,13 +55,20 @@ def read(path: Path) -> Header:
         header = json.loads(raw)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         expected = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
-        shapes = {name: tuple(int(n) for n in entry["shape"]) for name, entry in tensors.items()}
+        shapes = {name: _shape(entry["shape"]) for name, entry in tensors.items()}
         counts = _count(tensors)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise _truncated(path, "its header is not that of a safetensors file") from error
     if size != expected:
         raise _truncated(path, f"it has {size} bytes where its header says {expected}")
     return Header(size=size, shapes=shapes, parameters_by_dtype=counts)
+
+
+def _shape(sizes: Any) -> tuple[int, ...]:
+    shape = tuple(int(n) for n in sizes)
+    if any(n < 0 for n in shape):
+        raise ValueError("a negative size")
+    return shape
 
 
 def _count(tensors: dict[str, Any]) -> dict[str, int]:

@@ -42,13 +42,21 @@ def test_a_file_that_is_too_long_is_refused(weights: Path) -> None:
     _refused(weights)
 
 
+def _file(header: bytes) -> bytes:
+    return struct.pack("<Q", len(header)) + header
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"<!DOCTYPE html><html>not found</html>",
-        struct.pack("<Q", 4) + b"[1]\n",
-        struct.pack("<Q", 4) + b"nope",
-        struct.pack("<Q", len(body := json.dumps({"a": {"shape": [1]}}).encode())) + body,
+        _file(b"[1]\n"),
+        _file(b"nope"),
+        _file(b"[" * 100_000),
+        _file(json.dumps({"a": {"shape": [1]}}).encode()),
+        _file(b'{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 0]}}'),
+        _file(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e999]}}'),
+        _file(b'{"a": {"dtype": "F32", "shape": [-4, 2], "data_offsets": [0, 0]}}'),
     ],
 )
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
