@@ -230,20 +230,19 @@ def charsmap(proto: bytes) -> bytes:
 
 
 def _xlm_roberta_tokenizer(proto: bytes) -> Tokenizer:
-    """As transformers converts it (XLMRobertaConverter)."""
+    """As transformers makes it (XLMRobertaTokenizer)."""
     pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
     vocab = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
     vocab += [(pieces.IdToPiece(i), float(pieces.GetScore(i))) for i in range(3, pieces.GetPieceSize())]
     vocab.append(("<mask>", 0.0))
     tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3))
-    tokenizer.normalizer = normalizers.Sequence(
+    tokenizer.normalizer = normalizers.Precompiled(charsmap(proto))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            normalizers.Precompiled(charsmap(proto)),
-            normalizers.Strip(left=False, right=True),
-            normalizers.Replace(Regex(" {2,}"), "▁"),
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always"),
         ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in ("<s>", "<pad>", "</s>", "<unk>")])
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])

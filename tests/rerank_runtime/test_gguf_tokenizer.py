@@ -27,7 +27,7 @@ TEXTS = [
     "hi",
     "What is a panda?",
     "  two  spaces   three \t tab\r\nline\n\n\nlines ",
-    "Ｗｉｄｅ ﬁ ligature ½ ① ㍿ e\u0301 é \u200b zero \u00a0 hard \u3000 wide",
+    "Ｗｉｄｅ ﬁ ligature ½ ① ㍿ e\u0301 é \u0085 next \u200b zero \u00a0 hard \u3000 wide",
     "大熊猫是中国特有的熊科动物。",
     "東京は日本の首都 カタカナ ｶﾀｶﾅ 한국어 ไทย हिन्दी",
     "الباندا العملاقة עברית Большая панда ёлка Ελληνικά",

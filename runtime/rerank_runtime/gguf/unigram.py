@@ -1,5 +1,5 @@
-"""tokenizer.json of XLM-RoBERTa from a GGUF file: SentencePiece's unigram model as transformers converts it
-(transformers/convert_slow_tokenizer.py: SpmConverter and XLMRobertaConverter).
+"""tokenizer.json of XLM-RoBERTa from a GGUF file: SentencePiece's unigram model as transformers runs it
+(transformers/models/xlm_roberta/tokenization_xlm_roberta.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rerank_runtime.gguf.layout import refusal
 from rerank_runtime.gguf.reader import GgufFile
 from rerank_runtime.gguf.vocabulary import TokenType, Vocabulary
 
-_SPACE = "▁"
+_METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 
 
 def tokenizer(file: GgufFile, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -44,15 +44,10 @@ def tokenizer(file: GgufFile, vocabulary: Vocabulary) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [_added(vocabulary, index) for index in sorted({*_special(vocabulary), *unknown})],
-        "normalizer": {"type": "Sequence", "normalizers": _normalizers(file)},
-        "pre_tokenizer": {
-            "type": "Metaspace",
-            "replacement": _SPACE,
-            "prepend_scheme": "always",
-            "split": True,
-        },
+        "normalizer": _normalizer(file),
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, _METASPACE]},
         "post_processor": _post_processor(file, vocabulary),
-        "decoder": {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "always", "split": True},
+        "decoder": _METASPACE,
         "model": {"type": "Unigram", "unk_id": unknown[0], "vocab": pieces, "byte_fallback": False},
     }
 
@@ -73,21 +68,14 @@ def _added(vocabulary: Vocabulary, index: int) -> dict[str, Any]:
     }
 
 
-def _normalizers(file: GgufFile) -> list[dict[str, Any]]:
-    rest: list[dict[str, Any]] = [
-        {"type": "Strip", "strip_left": False, "strip_right": True},
-        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": _SPACE},
-    ]
+def _normalizer(file: GgufFile) -> dict[str, Any] | None:
     if "tokenizer.ggml.precompiled_charsmap" not in file.metadata:
-        return rest
+        return None
     # The format has it as a list of bytes, of either sign.
     charsmap = file.metadata.array("tokenizer.ggml.precompiled_charsmap", "iu")
     if charsmap.dtype.itemsize != 1:
         raise refusal(file, "has a character map that is no list of bytes")
-    return [
-        {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap.tobytes()).decode()},
-        *rest,
-    ]
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap.tobytes()).decode()}
 
 
 def _post_processor(file: GgufFile, vocabulary: Vocabulary) -> dict[str, Any]:
