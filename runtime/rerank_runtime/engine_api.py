@@ -18,6 +18,8 @@ from rerank_runtime.verification.observation import Answer, Expected, Surroundin
 # vLLM on a busy CPU may take a while for its first request; nothing waits for this but readiness.
 REQUEST_TIMEOUT = 60.0
 HEALTH_TIMEOUT = 10.0
+# One for each way to finish, which is one document's (vllm/v1/metrics/loggers.py).
+_FINISHED = "vllm:request_success_total{"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,18 @@ class EngineApi:
     async def drain(self) -> GuardState | None:
         """Let the guard refuse new requests; None where the engine does not answer."""
         return await self._guard("POST", guard.DRAIN_PATH)
+
+    async def finished(self) -> int | None:
+        """How many documents the engine has scored since it started; None where it does not say."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT)
+            async with self._session.get("/metrics", timeout=timeout) as response:
+                response.raise_for_status()
+                lines = (await response.text()).splitlines()
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return None
+        counts = [line.rpartition(" ")[2] for line in lines if line.startswith(_FINISHED)]
+        return sum(int(float(count)) for count in counts) if counts else None
 
     async def _guard(self, method: str, path: str) -> GuardState | None:
         try:

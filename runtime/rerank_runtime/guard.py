@@ -37,7 +37,7 @@ STATE_PATH = "/_rerank/state"
 DRAIN_PATH = "/_rerank/drain"
 WORK = frozenset({("POST", "/v1/rerank")})
 ALLOWED = WORK | {("GET", "/v1/models"), ("GET", "/metrics")}
-INTERNAL = frozenset({("GET", "/v1/models"), ("GET", "/openapi.json")})
+INTERNAL = frozenset({("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/openapi.json")})
 
 # Tells what was cut of a request, in the words of intake.Report.
 TRUNCATED_HEADER = b"x-rerank-truncated"

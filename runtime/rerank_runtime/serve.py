@@ -126,6 +126,8 @@ class Serve:
             template = workspace.write(directory / "template.jinja", decided.template)
         kills = memory_limit.kills()
         async with EngineApi(settings.port, settings.name, self._token) as self._api:
+            process = await self._start(decided, directory, template, tokenizer)
+            stall = Stall(self._api, process.pid, device, settings.patience)
             verifier = Verifier(
                 self._api,
                 decided,
@@ -134,9 +136,10 @@ class Serve:
                 template=template,
                 status=self.status,
                 intervals=settings.intervals,
+                stall=stall,
             )
-            process = await self._start(decided, directory, template, tokenizer)
-            work = asyncio.create_task(self._watch(self._api, verifier, process))
+            watch = EngineWatch(self._api, process, settings.patience)
+            work = asyncio.create_task(self._watch(watch, verifier, stall))
             died = asyncio.create_task(process.wait())
             stopped = asyncio.create_task(self._stop.wait())
             try:

@@ -20,6 +20,7 @@ import aiohttp
 from rerank_runtime.engine_api import EngineApi
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.serve_plan import ServePlan
+from rerank_runtime.stall import Stall
 from rerank_runtime.status import Phase, Status
 from rerank_runtime.verification import cases
 from rerank_runtime.verification.cases import Case
@@ -40,7 +41,7 @@ class Intervals:
         retry: From a round that failed to the next; doubled each time, up to `again`.
         confirm: From the first failure of a model that passed before to the round that confirms it.
         spacing: Least time between two rounds that errors of the engine call for.
-        hang: How long the engine may leave verification without an answer. Under load a request waits
+        hang: How long a busy engine may leave verification without an answer. Under load a request waits
             behind others; nothing that works keeps one of two short texts for so long.
     """
 
@@ -62,6 +63,7 @@ class Verifier:
         template: The file that the engine was handed, if it was.
         status: Where the result is shown.
         intervals: The schedule.
+        stall: Tells whether the engine gets on with its work.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Verifier:
         template: Path | None,
         status: Status,
         intervals: Intervals,
+        stall: Stall,
     ) -> None:
         self._api = api
         self._plan = plan
@@ -82,8 +85,10 @@ class Verifier:
         self._template = template
         self._status = status
         self._intervals = intervals
+        self._stall = stall
         self._answers: tuple[Answer, ...] = ()
         self._unanswered_since: float | None = None
+        self._unanswered_idle = 0
         self._wanted = asyncio.Event()
 
     def look_again(self, why: str) -> None:
@@ -122,10 +127,11 @@ class Verifier:
     async def _round(self, number: int | None) -> Result:
         """A quick round with a number, or a full one without; repeated until the engine answers it."""
         while True:
+            begun, worked_since = asyncio.get_running_loop().time(), await self._stall.begin()
             try:
                 seen = await self._observe(number)
             except TimeoutError:
-                await self._unanswered()
+                await self._unanswered(begun, worked=await worked_since())
                 continue
             except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
                 what = f"{type(error).__name__} {error}".strip()
@@ -134,7 +140,7 @@ class Verifier:
                 result = Result(failure, (), self._settings.mode, _now())
             else:
                 result = judge(self._plan, seen, mode=self._settings.mode, checked_at=_now())
-            self._unanswered_since = None
+            self._unanswered_since, self._unanswered_idle = None, 0
             return result
 
     async def _observe(self, number: int | None) -> Observation:
@@ -144,16 +150,18 @@ class Verifier:
         answers = tuple([await self._api.ask(case, self._expected.get(case)) for case in asked])
         return Observation(answers, await asyncio.to_thread(self._template_sha256), surroundings)
 
-    async def _unanswered(self) -> None:
-        """One round ran out of time. A busy engine does that too, so it says nothing about the scores."""
-        now = asyncio.get_running_loop().time()
-        self._unanswered_since = self._unanswered_since or now
-        waited = now - self._unanswered_since
-        if waited >= self._intervals.hang:
+    async def _unanswered(self, begun: float, *, worked: bool) -> None:
+        """One round ran out of time. A busy engine does that too, so it says nothing about the scores; one
+        that did nothing all the while is asked once more.
+        """
+        self._unanswered_since = self._unanswered_since or begun
+        self._unanswered_idle = 0 if worked else self._unanswered_idle + 1
+        waited = asyncio.get_running_loop().time() - self._unanswered_since
+        if waited >= self._intervals.hang or self._unanswered_idle > 1:
             raise Failure(
                 Reason.ENGINE_HUNG,
                 f"The engine says that it is healthy, but has not answered two short texts for "
-                f"{waited / 60:.0f} minutes. It is started again.",
+                f"{waited:.0f} seconds. It is started again.",
                 retriable=True,
             )
         log.warning("the engine did not answer a verification request in time")

@@ -40,12 +40,17 @@ class Watchdog:
     def idle_seconds(self, sample: Sample) -> float:
         """Seconds since its last sign of work, as of this sample."""
         elapsed = sample.time - self._last.time
-        # Processes that end take their time with them: any change tells of work.
-        used = abs(sample.cpu_seconds - self._last.cpu_seconds)
-        if sample.log_lines != self._last.log_lines or used > _IDLE_SHARE * elapsed:
+        used = sample.cpu_seconds - self._last.cpu_seconds
+        if sample.log_lines != self._last.log_lines or not idle(used, elapsed):
             self._active = sample.time
         self._last = sample
         return sample.time - self._active
+
+
+def idle(used: float, elapsed: float) -> bool:
+    """Whether so many seconds of processor time are those of processes that wait."""
+    # Processes that end take their time with them: any change tells of work.
+    return abs(used) <= _IDLE_SHARE * elapsed
 
 
 def cpu_seconds(session: int, proc: Path = _PROC) -> float:

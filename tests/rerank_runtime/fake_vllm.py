@@ -171,9 +171,9 @@ async def metrics(_request: Request) -> Response:
     lines = [
         "# HELP vllm:request_success_total Count of successfully processed requests.",
         "# TYPE vllm:request_success_total counter",
-        f'vllm:request_success_total{{engine="0",finished_reason="stop",model_name="m"}} {float(FINISHED[0])}',
-        'vllm:request_success_total{engine="0",finished_reason="abort",model_name="m"} 0.0',
-        'vllm:request_success_created{engine="0",finished_reason="stop",model_name="m"} 1.7e+09',
+        f'vllm:request_success_total{{finished_reason="stop",model_name="m"}} {float(FINISHED[0])}',
+        'vllm:request_success_total{finished_reason="abort",model_name="m"} 0.0',
+        'vllm:request_success_created{finished_reason="stop",model_name="m"} 1.7e+09',
     ]
     return PlainTextResponse("\n".join(lines) + "\n")
 

@@ -225,6 +225,7 @@ async def test_two_authorizations_are_refused(server: Server) -> None:
 
 async def test_the_internal_token_opens_what_verification_needs(server: Server) -> None:
     assert await server.ask("GET", "/openapi.json", INTERNAL) == 200
+    assert await server.ask("GET", "/metrics", INTERNAL) == 200
     assert await server.ask("POST", "/v1/rerank", INTERNAL) == 200
     assert await server.ask("POST", "/v1/embeddings", INTERNAL) == 404
 

@@ -23,11 +23,11 @@ from rerank_runtime import engine_api, engine_watch
 from rerank_runtime import plan as planning
 from rerank_runtime import serve as serving
 from rerank_runtime.chat_template import quote
+from rerank_runtime.engine_watch import Patience
 from rerank_runtime.intake import IntakeSettings
 from rerank_runtime.model_files import ModelFiles
 from rerank_runtime.options import OnOverflow, Options
 from rerank_runtime.prompt_pieces import SEAM
-from rerank_runtime.engine_watch import Patience
 from rerank_runtime.serve import Serve, Settings
 from rerank_runtime.serve_plan import ServePlan
 from rerank_runtime.verification import Case, Mode
