@@ -11,14 +11,11 @@ import math
 
 from rerank_runtime import chat_template, families, memory
 from rerank_runtime.failure import Failure, Reason
-from rerank_runtime.families import SUPPORTED
 from rerank_runtime.families.profile import Profile
 from rerank_runtime.memory import GIB, Need
 from rerank_runtime.model_files import ModelFiles
-from rerank_runtime.options import Device, Method, OnOverflow, Options
+from rerank_runtime.options import Device, OnOverflow, Options
 from rerank_runtime.serve_plan import ServePlan, Truncation
-
-__all__ = ["SUPPORTED", "Device", "Method", "Options", "ServePlan", "plan"]
 
 # vLLM's attention on CPU takes heads in multiples of this; with others it starts, and the first request kills
 # it.

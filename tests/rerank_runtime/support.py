@@ -10,7 +10,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rerank_runtime.model_files import ModelFiles
-from rerank_runtime.plan import Method, ServePlan
+from rerank_runtime.options import Method
+from rerank_runtime.serve_plan import ServePlan
 
 BERT: dict[str, Any] = {
     "architectures": ["BertForSequenceClassification"],

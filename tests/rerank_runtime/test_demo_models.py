@@ -10,7 +10,8 @@ import pytest
 from dev.hub import models, repository, word_overlap
 from rerank_runtime import model_files
 from rerank_runtime.failure import Failure
-from rerank_runtime.plan import Method, Options, plan
+from rerank_runtime.options import Method, Options
+from rerank_runtime.plan import plan
 
 
 @pytest.fixture(scope="module")
