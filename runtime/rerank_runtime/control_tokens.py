@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LISTED = ("additional_special_tokens", "extra_special_tokens")
 
+# What normalisers may drop of ASCII.
+_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
 Normalize = Callable[[str], str]
 
 
@@ -39,6 +42,7 @@ class ControlTokens:
         found = set(self.strings) | ({normalize(s) for s in self.strings} if normalize else set())
         # The longest first: Python takes the first alternative that fits.
         self._pattern = re.compile("|".join(map(re.escape, sorted(found - {""}, key=len, reverse=True))))
+        self._any_case = re.compile(self._pattern.pattern, re.IGNORECASE)
         firsts = {s[0] for s in found if s}
         triggers = firsts | (_sources(firsts, normalize) if normalize else set())
         # Whatever holds none of these holds no control string: looking for single characters costs next to
@@ -69,11 +73,15 @@ class ControlTokens:
         if not any(trigger in text for trigger in triggers):
             return text
         text = self._broken(text)
-        if self._normalize is not None:
+        if self._normalize is not None and not self._is_plain(text):
             normal = self._normalize(text)
             if self._pattern.search(normal):
                 return self._broken(normal)
         return text
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether normalising cannot show a control string: printed ASCII only changes its case."""
+        return text.isascii() and not _ODD.search(text) and not self._any_case.search(text)
 
     def _broken(self, text: str) -> str:
         # More than once where strings overlap: what a space parts may leave another behind it.

@@ -38,12 +38,12 @@ class Listwise(Truncation):
         return self._all - 2 * query
 
     def _within(self, query: str, documents: Sequence[str]) -> Fitted:
-        cut_query = bool(self._over([query], self._query))
-        if cut_query:
-            if self.limits.reject:
-                raise self._refuse("query", query, self._query)
-            [query] = self.tokenizer.cut([query], [self._query])
-        found = [self.tokenizer.prefix(text, self.limits.context) for text in documents]
+        over = self._over([query], self._query)
+        if over and self.limits.reject:
+            raise self._refuse("query", query, self._query)
+        if over:
+            [query] = self.tokenizer.cut([over[0]], [self._query])
+        found = [text for text, _ in self.tokenizer.measured(documents, self.limits.context)]
         cut: set[int] = set()
         while True:
             tokens = self.tokenizer.prompt_counts([self._prompt(query, found)])[0]
@@ -51,15 +51,15 @@ class Listwise(Truncation):
             excess = tokens - self.limits.context
             # Documents of no tokens and still too long: too many of them, which vLLM will say.
             if excess <= 0 or not any(counts):
-                return Fitted(query, found, cut_query, tuple(sorted(cut)))
+                return Fitted(query, found, bool(over), tuple(sorted(cut)))
             common = _common(counts, max(0, sum(counts) - excess))
-            over = [i for i, count in enumerate(counts) if count > common]
+            long = [i for i, count in enumerate(counts) if count > common]
             if self.limits.reject:
-                raise self._together(documents, tokens, max(over, key=lambda i: len(documents[i])))
-            shorter = self.tokenizer.cut([found[i] for i in over], [common] * len(over))
-            for i, text in zip(over, shorter, strict=True):
+                raise self._together(documents, tokens, max(long, key=lambda i: len(documents[i])))
+            shorter = self.tokenizer.cut([found[i] for i in long], [common] * len(long))
+            for i, text in zip(long, shorter, strict=True):
                 found[i] = text
-            cut.update(over)
+            cut.update(long)
 
     def _together(self, documents: Sequence[str], tokens: int, longest: int) -> TooLongError:
         return TooLongError(

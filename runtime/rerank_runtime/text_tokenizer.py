@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,10 @@ from rerank_runtime import code_points
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# A text that is longer than this many characters for each token that may stay is looked at piece by piece.
-_CHARACTERS_PER_TOKEN = 16
-# How far behind the last token that stays a piece goes on: what follows it can change the tokens at its end
+# More than a token of common text has. Of a text that is longer than this for each token that may stay, a
+# beginning is looked at.
+_CHARACTERS_PER_TOKEN = 6
+# How far behind the last token that stays the beginning goes on: what follows can change tokens at its end
 # only. WordPiece reads a word of up to 100 characters as pieces and a longer one as one unknown token.
 _BEYOND = 128
 _ATTEMPTS = 8
@@ -37,6 +37,7 @@ class TextTokenizer:
         self._tokenizer = tokenizer
         self._per_character = _most_per_character(tokenizer)
         self._growths = _growths(self._tokenizer)
+        self._most_growth = max((times for _, times in self._growths), default=1)
 
     def special(self, *, pair: bool) -> int:
         """Tokens that go around one text, or around a pair of texts."""
@@ -50,8 +51,17 @@ class TextTokenizer:
         """
         if text.isascii():
             return self._per_character * len(text) + 1
-        growth = next((times for characters, times in self._growths if characters.search(text)), 1)
+        growth = next((times for characters, times in self._growths if not characters.isdisjoint(text)), 1)
         return growth * self._per_character * len(text.encode()) + 1
+
+    def within(self, text: str, tokens: int) -> bool:
+        """Whether `most` is at most `tokens`. Cheaper: looks at characters only where it depends on them."""
+        if text.isascii():
+            return self._per_character * len(text) < tokens
+        size = self._per_character * len(text.encode())
+        if size >= tokens:
+            return False
+        return size * self._most_growth < tokens or self.most(text) <= tokens
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special ones not counted."""
@@ -61,21 +71,26 @@ class TextTokenizer:
         """Tokens of each text, special ones counted: as vLLM reads a whole prompt."""
         return [len(e) for e in self._tokenizer.encode_batch_fast(list(prompts))]
 
-    def prefix(self, text: str, tokens: int) -> str:
-        """A text of which only the first `tokens` matter, without most of what comes behind them.
+    def measured(self, texts: Sequence[str], tokens: int) -> list[tuple[str, int]]:
+        """Each text with its number of tokens, special ones not counted, where `tokens` of it may stay.
 
-        It still has more tokens than that where the whole text has. So a text of megabytes costs no more
-        than one that fits.
+        Of a text that is much longer only a beginning is looked at and returned: its first `tokens` tokens
+        are those of the text, and it has more of them. So a text of megabytes costs little more than one
+        that fits.
         """
-        size = _CHARACTERS_PER_TOKEN * (tokens + _BEYOND)
-        while size < len(text):
-            # Ends between words where there are any: a word that is parted has other tokens.
-            space = text.rfind(" ", size // 2, size)
-            start = text[: size if space < 0 else space]
-            if self.counts([start])[0] > tokens + _BEYOND:
-                return start
+        size = _CHARACTERS_PER_TOKEN * (max(0, tokens) + _BEYOND)
+        starts = [_beginning(text, size) for text in texts]
+        counts = self.counts(starts)
+        while True:
+            short = [
+                i for i, n in enumerate(counts) if len(starts[i]) < len(texts[i]) and n <= tokens + _BEYOND
+            ]
+            if not short:
+                return list(zip(starts, counts, strict=True))
             size *= 4
-        return text
+            longer = [_beginning(texts[i], size) for i in short]
+            for i, start, count in zip(short, longer, self.counts(longer), strict=True):
+                starts[i], counts[i] = start, count
 
     def cut(self, texts: Sequence[str], tokens: Sequence[int]) -> list[str]:
         """The longest beginning of each text that has at most so many tokens, special ones not counted.
@@ -83,7 +98,7 @@ class TextTokenizer:
         It ends between two tokens of the text. A beginning can have more tokens than it had as a part of
         the whole: then it is cut again.
         """
-        found = [self.prefix(text, most) for text, most in zip(texts, tokens, strict=True)]
+        found = list(texts)
         too_long = list(range(len(found)))
         for attempt in itertools.count():
             encodings = self._tokenizer.encode_batch([found[i] for i in too_long], add_special_tokens=False)
@@ -98,6 +113,14 @@ class TextTokenizer:
             if not too_long:
                 break
         return found
+
+
+def _beginning(text: str, size: int) -> str:
+    """About `size` characters. They end between words where there are any: half a word has other tokens."""
+    if len(text) <= size:
+        return text
+    space = text.rfind(" ", size // 2, size)
+    return text[: size if space < 0 else space]
 
 
 def _end(offsets: Sequence[tuple[int, int]], tokens: int) -> int:
@@ -125,22 +148,17 @@ def _steps(step: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [step]
 
 
-def _growths(tokenizer: Tokenizer) -> list[tuple[re.Pattern[str], int]]:
+def _growths(tokenizer: Tokenizer) -> list[tuple[frozenset[str], int]]:
     """Characters of which normalising may make more bytes of UTF-8, and how many times more at most."""
     normalizer = tokenizer.normalizer
     if normalizer is None:
         return []
-    growing, most = [], 2
+    growing, most = set(), 2
     for character in code_points.changing():
         # Spaces that a normaliser puts around characters are no tokens.
         times = len(normalizer.normalize_str(character).strip().encode()) / len(character.encode())
         if times > 1:
-            growing.append(character)
+            growing.add(character)
             most = max(most, math.ceil(times))
     # In another order combining characters may compose less: é with a dot below.
-    groups = ((growing, most), (code_points.combining(), 2))
-    return [(_any_of(characters), times) for characters, times in groups if characters]
-
-
-def _any_of(characters: Sequence[str]) -> re.Pattern[str]:
-    return re.compile(f"[{''.join(map(re.escape, characters))}]")
+    return [(frozenset(growing), most), (frozenset(code_points.combining()), 2)]

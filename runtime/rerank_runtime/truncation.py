@@ -15,6 +15,7 @@ from rerank_runtime.text_tokenizer import TextTokenizer
 
 # Tokens that a template's words may have more once texts stand in it: those beside the two gaps.
 _SEAMS = 64
+_HEAD = 200
 
 
 class TooLongError(Exception):
@@ -73,13 +74,12 @@ class Truncation(ABC):
 
     def fits(self, texts: Texts) -> bool:
         """Whether all surely fit, by their bytes alone. Costs next to nothing; False proves nothing."""
-        most = self.tokenizer.most
-        query = most(texts.query)
+        query = self.tokenizer.most(texts.query)
         if any(query > limit for limit in (texts.per_query, self.limits.per_query) if limit is not None):
             return False
         limits = (texts.per_document, self.limits.per_document, self._room(query))
         allowed = min(limit for limit in limits if limit is not None)
-        return all(most(document) <= allowed for document in texts.documents)
+        return all(self.tokenizer.within(document, allowed) for document in texts.documents)
 
     def fit(self, texts: Texts) -> Fitted:
         """Tokenise what may be too long and cut what is.
@@ -114,25 +114,27 @@ class Truncation(ABC):
         self, texts: Sequence[str], wish: int | None, limit: int | None, name: Callable[[int], str]
     ) -> tuple[list[str], set[int]]:
         """Texts within the caller's wish, which always cuts, and the model's limit; and which were cut."""
-        found, cut = list(texts), set()
+        found = list(texts)
+        cut: set[int] = set()
         for allowed, reject in ((wish, False), (limit, self.limits.reject)):
             if allowed is None:
                 continue
             over = self._over(found, allowed)
             if over and reject:
-                tokens = self.tokenizer.counts([found[over[0]]])[0]
-                raise _too_long(name(over[0]), f"{tokens} tokens; this model takes {allowed} at most")
-            shorter = self.tokenizer.cut([found[i] for i in over], [allowed] * len(over))
+                first = min(over)
+                tokens = self.tokenizer.counts([found[first]])[0]
+                raise _too_long(name(first), f"{tokens} tokens; this model takes {allowed} at most")
+            shorter = self.tokenizer.cut(list(over.values()), [allowed] * len(over))
             for i, text in zip(over, shorter, strict=True):
                 found[i] = text
             cut.update(over)
         return found, cut
 
-    def _over(self, texts: Sequence[str], allowed: int) -> list[int]:
-        """The texts that have more tokens than allowed, by their place."""
-        maybe = [i for i, text in enumerate(texts) if self.tokenizer.most(text) > allowed]
-        counts = self.tokenizer.counts([self.tokenizer.prefix(texts[i], max(0, allowed)) for i in maybe])
-        return [i for i, count in zip(maybe, counts, strict=True) if count > allowed]
+    def _over(self, texts: Sequence[str], allowed: int) -> dict[int, str]:
+        """The texts that have more tokens than allowed, by their place: what of each must be looked at."""
+        maybe = [i for i, text in enumerate(texts) if not self.tokenizer.within(text, allowed)]
+        measured = self.tokenizer.measured([texts[i] for i in maybe], allowed)
+        return {i: start for i, (start, n) in zip(maybe, measured, strict=True) if n > allowed}
 
     def _refuse(self, param: str, text: str, allowed: int) -> TooLongError:
         """The refusal of a text that does not fit into the model's length."""
@@ -159,21 +161,21 @@ class Pairs(Truncation):
 
     def _within(self, query: str, documents: Sequence[str]) -> Fitted:
         both = self._both
-        start = self.tokenizer.prefix(query, both)
-        query_tokens = self.tokenizer.counts([start])[0]
+        [(start, query_tokens)] = self.tokenizer.measured([query], both)
+        room = both - query_tokens
         if self.limits.reject:
-            if query_tokens > both:
+            if room < 0:
                 raise self._refuse("query", query, both)
-            for i in self._over(documents, both - query_tokens):
-                raise self._refuse(document_param(i), documents[i], both - query_tokens)
+            for i in self._over(documents, room):
+                raise self._refuse(document_param(i), documents[i], room)
             return Fitted(query, documents)
         found, cut, cut_query = list(documents), [], False
-        maybe = [i for i, text in enumerate(documents) if self.tokenizer.most(text) > both - query_tokens]
-        for i in maybe:
-            found[i] = self.tokenizer.prefix(documents[i], both)
-        for i, tokens in zip(maybe, self.tokenizer.counts([found[i] for i in maybe]), strict=True):
+        maybe = [i for i, text in enumerate(documents) if not self.tokenizer.within(text, room)]
+        measured = self.tokenizer.measured([documents[i] for i in maybe], both)
+        for i, (text, tokens) in zip(maybe, measured, strict=True):
             kept_query, kept = longest_first(query_tokens, tokens, both)
             cut_query |= kept_query < query_tokens
+            found[i] = text
             if kept < tokens:
                 cut.append(i)
         return Fitted(start, found, cut_query, tuple(cut))
@@ -198,10 +200,10 @@ class Embeddings(Truncation):
         texts = [query, *documents]
         over = self._over(texts, self._each)
         if over and self.limits.reject:
-            param = document_param(over[0] - 1) if over[0] else "query"
-            raise self._refuse(param, texts[over[0]], self._each)
-        for i in over:
-            texts[i] = self.tokenizer.prefix(texts[i], self._each)
+            first = min(over)
+            raise self._refuse(document_param(first - 1) if first else "query", texts[first], self._each)
+        for i, text in over.items():
+            texts[i] = text
         return Fitted(texts[0], texts[1:], 0 in over, tuple(i - 1 for i in over if i))
 
 
@@ -226,29 +228,44 @@ class Prompts(Truncation):
         return self._both - _SEAMS - query if query <= self._query else -1
 
     def _within(self, query: str, documents: Sequence[str]) -> Fitted:
-        cut_query = False
-        if self._over([query], self._both if self.limits.reject else self._query):
-            if self.limits.reject:
-                raise self._refuse("query", query, self._both)
-            [query], cut_query = self.tokenizer.cut([query], [self._query]), True
+        over = self._over([query], self._both if self.limits.reject else self._query)
+        if over and self.limits.reject:
+            raise self._refuse("query", query, self._both)
+        if over:
+            [query] = self.tokenizer.cut([over[0]], [self._query])
         room = self._both - _SEAMS - self.tokenizer.counts([query])[0]
-        found, cut = list(documents), set()
-        maybe = [i for i, text in enumerate(documents) if self.tokenizer.most(text) > room]
-        for i in maybe:
-            found[i] = self.tokenizer.prefix(documents[i], self.limits.context)
-        while maybe:
-            prompts = self.tokenizer.prompt_counts([self._render(query, found[i]) for i in maybe])
-            excess = {i: n - self.limits.context for i, n in zip(maybe, prompts, strict=True)}
+        found, cut = list(documents), []
+        shortened, allowed = self._shortened(query, self._over(documents, room))
+        for i, text in shortened.items():
+            if text == documents[i]:
+                continue
+            if self.limits.reject:
+                raise self._refuse(document_param(i), documents[i], allowed[i])
+            found[i] = text
+            cut.append(i)
+        return Fitted(query, found, bool(over), tuple(cut))
+
+    def _shortened(self, query: str, texts: dict[int, str]) -> tuple[dict[int, str], dict[int, int]]:
+        """Documents cut until their prompts fit, and the tokens that each may have, by their place."""
+        found, places = dict(texts), list(texts)
+        # What stands around a document has other tokens beside other letters: tried with its own first ones.
+        heads = [texts[i][:_HEAD].rstrip() for i in places]
+        prompts = self.tokenizer.prompt_counts([self._render(query, head) for head in heads])
+        sizes = self.tokenizer.counts(heads)
+        allowed = {
+            i: max(0, self.limits.context - prompt + size)
+            for i, prompt, size in zip(places, prompts, sizes, strict=True)
+        }
+        while places:
+            cut = self.tokenizer.cut([found[i] for i in places], [allowed[i] for i in places])
+            found.update(zip(places, cut, strict=True))
+            prompts = self.tokenizer.prompt_counts([self._render(query, text) for text in cut])
+            excess = {i: n - self.limits.context for i, n in zip(places, prompts, strict=True)}
             # A prompt that is too long without any document is the plan's mistake: vLLM will say so.
-            maybe = [i for i in maybe if excess[i] > 0 and found[i]]
-            counts = self.tokenizer.counts([found[i] for i in maybe])
-            allowed = [max(0, n - excess[i]) for i, n in zip(maybe, counts, strict=True)]
-            if maybe and self.limits.reject:
-                raise self._refuse(document_param(maybe[0]), documents[maybe[0]], allowed[0])
-            for i, text in zip(maybe, self.tokenizer.cut([found[i] for i in maybe], allowed), strict=True):
-                found[i] = text
-            cut.update(maybe)
-        return Fitted(query, found, cut_query, tuple(sorted(cut)))
+            places = [i for i in places if excess[i] > 0 and found[i]]
+            for i in places:
+                allowed[i] = max(0, allowed[i] - excess[i])
+        return found, allowed
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def test_longest_first_is_the_rule_of_tokenizers(first: int, second: int, room: 
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     query=words,
     document=st.one_of(words, st.just(LONG * 3), st.text(max_size=40)),
@@ -222,7 +222,7 @@ def test_an_embedding_model_reads_each_text_alone(count: int, cut: bool) -> None
 # Prompts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     query=st.one_of(words, st.text(max_size=30), st.just(LONG)),
     document=st.one_of(words, st.just(LONG), st.just(LONG * 5), st.just("🐼" * 300), st.text(max_size=200)),
