@@ -85,7 +85,30 @@ def build(root: Path) -> dict[str, Branches]:
         ),
         "demo/nan": write(root, "demo/nan", {"main": model(nan, "Gives no number.")}),
         "demo/truncated": write(root, "demo/truncated", {"main": cut}),
+        "demo/faults": write(root, "demo/faults", _faults(good, config)),
         "demo/not-a-reranker": write(root, "demo/not-a-reranker", {"main": _generator(tokenizer)}),
+    }
+
+
+def _faults(
+    good: Mapping[str, bytes | Path], config: Mapping[str, Any]
+) -> dict[str, dict[str, bytes | Path]]:
+    """A good model with one thing wrong in each branch."""
+
+    def configured(**changes: Any) -> dict[str, bytes | Path]:
+        return dict(good) | {"config.json": _json(dict(config) | changes)}
+
+    code = {"AutoConfig": "configuration.NewConfig"}
+    return {
+        "remote-code": configured(
+            architectures=["NewForSequenceClassification"], model_type="new", auto_map=code
+        ),
+        "architecture": configured(
+            architectures=["DebertaV2ForSequenceClassification"], model_type="deberta-v2"
+        ),
+        "tokenizer": dict(good) | {"tokenizer.json": b'{"version": "1.0", "model": {"type": "Unknown"}}'},
+        # Fewer layers than there are weights for: only the engine finds out.
+        "layers": configured(num_hidden_layers=1),
     }
 
 

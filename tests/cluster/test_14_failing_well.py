@@ -1,0 +1,106 @@
+"""What goes wrong with an engine is told on the model in words, and what can heal by itself does."""
+
+import json
+
+import pytest
+
+from tests.cluster.harness.cluster import START_SECONDS, Cluster, events_about
+from tests.cluster.harness.gateway import Gateway, ask, assert_panda_first, bearer, question
+from tests.cluster.harness.http import JSON_BODY
+from tests.cluster.harness.objects import REFUSED, SERVING, Object, api_key, condition, model, phase
+from tests.cluster.harness.stream import SteadyStream
+
+NAMESPACE, MODEL = "rerank-test-failing", "overlap"
+FAULTS = "demo/faults"
+# A minute without anything done, half a minute for an answer, and as much again for a loaded machine.
+HUNG_SECONDS = 180.0
+
+REFUSALS: dict[str, tuple[str, str, Object, str, list[str]]] = {
+    # name: repository, branch, resources, reason, words of the message
+    "remote-code": (FAULTS, "remote-code", REFUSED, "RemoteCodeRequired", ["trustRemoteCode"]),
+    "architecture": (FAULTS, "architecture", REFUSED, "UnsupportedArchitecture", ["DebertaV2"]),
+    "tokenizer": (
+        FAULTS,
+        "tokenizer",
+        REFUSED | {"memory": "2560Mi"},
+        "TokenizerInvalid",
+        ["tokenizer.json"],
+    ),
+    "memory": ("demo/word-overlap", "main", REFUSED, "EngineOutOfMemory", ["resources.memory"]),
+    "layers": (FAULTS, "layers", SERVING, "UnsupportedArchitecture", ["encoder.layer.1"]),
+}
+# Sends a signal to the engine's processes behind the server, in the pod.
+SIGNAL = """
+import os, pathlib, sys
+for entry in pathlib.Path("/proc").glob("[0-9]*"):
+    if (entry / "cmdline").read_bytes().startswith(b"VLLM::"):
+        os.kill(int(entry.name), int(sys.argv[1]))
+        print(entry.name)
+"""
+KILL, STOP = "9", "19"
+
+
+@pytest.fixture(scope="module")
+def key(cluster: Cluster, release: object, namespace_of_module: str) -> str:
+    """A model that serves, several that cannot, and a key for all."""
+    refused = [
+        model(name, namespace_of_module, repo, resources=resources, source={"revision": branch})
+        for name, (repo, branch, resources, _, _) in REFUSALS.items()
+    ]
+    good = model(MODEL, namespace_of_module, "demo/word-overlap")
+    cluster.kubectl.apply(api_key("caller", namespace_of_module), good, *refused)
+    return cluster.wait_key_ready("caller", namespace_of_module)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_the_reason_stands_on_the_model(cluster: Cluster, key: str, name: str) -> None:
+    _, _, _, reason, words = REFUSALS[name]
+    ready = cluster.wait_reason(name, NAMESPACE, reason, seconds=START_SECONDS)
+    for word in words:
+        assert word in ready["message"]
+    found = cluster.model(name, NAMESPACE)
+    assert phase(found) == "Failed"
+    assert condition(found, "Serving")["reason"] == reason
+    assert condition(found, "Downloaded")["status"] == "True"
+    described = " ".join(cluster.kubectl("describe", "md", name, f"--namespace={NAMESPACE}").split())
+    assert reason in described
+    assert " ".join(ready["message"].split()) in described
+    cluster.kubectl.delete("md", name, NAMESPACE)
+
+
+def test_an_engine_that_is_killed_comes_back(cluster: Cluster, gateway: Gateway, key: str) -> None:
+    cluster.wait_ready(MODEL, NAMESPACE)
+    _signal(cluster, KILL)
+    failed = cluster.wait_reason(MODEL, NAMESPACE, "EngineFailed", seconds=120)
+    assert "ended with" in failed["message"]
+    cluster.wait_ready(MODEL, NAMESPACE)
+    assert_panda_first(ask(gateway.service, key, question(MODEL)))
+
+
+def test_an_engine_that_hangs_is_found_out_and_started_again(
+    cluster: Cluster, gateway: Gateway, key: str
+) -> None:
+    """/health stays at 200, and no request comes back."""
+    cluster.wait_ready(MODEL, NAMESPACE)
+    _signal(cluster, STOP)
+
+    callers = SteadyStream(
+        gateway.service,
+        "/v1/rerank",
+        headers={**bearer(key), **JSON_BODY},
+        body=json.dumps(question(MODEL)).encode(),
+    )
+    with callers:
+        cluster.wait_reason(MODEL, NAMESPACE, "EngineHung", seconds=HUNG_SECONDS)
+    events = events_about(cluster, "ModelDeployment", MODEL, NAMESPACE)
+    assert "EngineHung" in {event["reason"] for event in events if event["type"] == "Warning"}
+    cluster.wait_ready(MODEL, NAMESPACE)
+    assert_panda_first(ask(gateway.service, key, question(MODEL)))
+    cluster.kubectl.delete("md", MODEL, NAMESPACE)
+
+
+def _signal(cluster: Cluster, number: str) -> None:
+    [pod] = cluster.ready_pods_of(MODEL, NAMESPACE)
+    words = (pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--container=serve")
+    told = cluster.kubectl("exec", *words, "--", "/opt/rerank/bin/python", "-c", SIGNAL, number)
+    assert told.split(), "the engine's processes were not found"
