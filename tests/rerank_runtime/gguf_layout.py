@@ -91,17 +91,29 @@ def rounded(array: Array, kind: Kind) -> Array:
     )
 
 
+def kept(array: Array, name: str, quantisation: Quantisation) -> Array:
+    """What a converted folder has of an original's tensor: quantised ones are dequantised and rounded to 16
+    bits.
+
+    Args:
+        array: The tensor.
+        name: As llama.cpp calls it.
+        quantisation: Of the file.
+    """
+    kind = tensor_kind(name, array.shape, quantisation)
+    left = rounded(array, kind)
+    return left if kind in {Kind.F32, Kind.F16, Kind.BF16} else left.astype(np.float16).astype(np.float32)
+
+
 def as_quantised(original: Path, directory: Path, quantisation: Quantisation) -> Path:
-    """An original with the weights that are left after quantising, in 32 bits: what a converted file must
-    score like.
+    """An original with the weights that are left of it in a converted folder, in 32 bits.
 
     Its tensors are those of `original`; only their values are others.
     """
     shutil.copytree(original, directory)
     tensors = load_file(original / "model.safetensors")
-    for name, array in tensors.items():
-        tensors[name] = rounded(array, tensor_kind(gguf_name(name), array.shape, quantisation))
-    save_file(tensors, directory / "model.safetensors")
+    left = {name: kept(array, gguf_name(name), quantisation) for name, array in tensors.items()}
+    save_file(left, directory / "model.safetensors")
     return directory
 
 

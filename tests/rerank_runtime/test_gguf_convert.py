@@ -63,14 +63,6 @@ def read(folder: Path) -> dict[str, Array]:
     return tensors
 
 
-def kept(array: Array, name: str, quantisation: gguf_layout.Quantisation) -> Array:
-    """What is left of an original's tensor in the folder."""
-    kind = gguf_layout.tensor_kind(name, array.shape, quantisation)
-    left = gguf_layout.rounded(array, kind)
-    # What was quantised is kept in 16 bits.
-    return left if kind.name in ("F32", "F16", "BF16") else left.astype(np.float16).astype(np.float32)
-
-
 @pytest.mark.parametrize("quantisation", QUANTISATIONS)
 def test_every_tensor_of_xlm_roberta_comes_back(
     xlm_roberta: Path, tmp_path: Path, quantisation: gguf_layout.Quantisation
@@ -79,7 +71,7 @@ def test_every_tensor_of_xlm_roberta_comes_back(
     original = load_file(xlm_roberta / "model.safetensors")
     assert set(result) == set(original)
     for name, array in original.items():
-        expected = kept(array, gguf_layout.gguf_name(name), quantisation)
+        expected = gguf_layout.kept(array, gguf_layout.gguf_name(name), quantisation)
         if "position_embeddings" in name:
             # No token has a position below padding's.
             expected = expected.copy()
@@ -104,7 +96,7 @@ def test_every_tensor_of_qwen3_comes_back_and_the_head_is_yes_minus_no(
     assert set(result) == set(original)
     for name, array in original.items():
         np.testing.assert_array_equal(
-            result[name], kept(array, gguf_layout.gguf_name(name), quantisation), name
+            result[name], gguf_layout.kept(array, gguf_layout.gguf_name(name), quantisation), name
         )
 
 
@@ -276,8 +268,7 @@ def test_what_is_not_exactly_an_xlm_roberta_reranker_is_refused(
         converted(xlm_roberta, tmp_path, change=both)
     assert caught.value.reason is reason
     assert words in caught.value.message
-    if reason is not Reason.FILE_MISSING:
-        assert caught.value.message.endswith("Use the original repository BAAI/bge-reranker-v2-m3 instead.")
+    assert caught.value.message.endswith("Use the original repository BAAI/bge-reranker-v2-m3 instead.")
     assert not (tmp_path / "model" / "model.safetensors").exists()
 
 
@@ -318,6 +309,22 @@ def test_what_is_not_exactly_a_qwen3_reranker_is_refused(
     # Its metadata names what it was trained from, which is not what to use.
     assert "Qwen3-0.6B-Base" not in caught.value.message
     assert "original repository of Qwen3" in caught.value.message
+
+
+def test_a_type_that_cannot_be_read_back_is_refused_before_anything_is_written(
+    xlm_roberta: Path, tmp_path: Path
+) -> None:
+    path = gguf_layout.write_gguf(xlm_roberta, tmp_path / "m.gguf", "Q8_0")
+    content = path.read_bytes()
+    # The type number lies behind the name and two dimensions; Q1_0 takes fewer bytes than Q8_0.
+    at = content.index(b"blk.0.ffn_up.weight") + len(b"blk.0.ffn_up.weight") + 4 + 16
+    assert content[at] == package.GGMLQuantizationType.Q8_0
+    path.write_bytes(content[:at] + bytes([package.GGMLQuantizationType.Q1_0]) + content[at + 1 :])
+    with pytest.raises(Failure) as caught:
+        convert(path, tmp_path / "model")
+    assert "Q1_0" in caught.value.message
+    assert "which is not read" in caught.value.message
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_scale_that_overflows_is_found(xlm_roberta: Path, tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from gguf.constants import GGMLQuantizationType
+import numpy as np
+from gguf import quants
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from rerank_runtime.failure import Failure, Reason
@@ -90,7 +93,7 @@ class Inventory:
         """A tensor by name.
 
         Raises:
-            Failure: `UnsupportedArchitecture` where it is absent or has another shape.
+            Failure: `UnsupportedArchitecture` where it is absent, or of another shape or an unknown type.
         """
         tensor = self.file.tensors.get(name)
         if tensor is None:
@@ -99,6 +102,8 @@ class Inventory:
             raise self.refusal(
                 f"has the tensor {name} in shape {list(tensor.shape)} where {list(shape)} is due"
             )
+        if not _readable(tensor.type):
+            raise self.refusal(f"has the tensor {name} of type {tensor.type.name}, which is not read")
         if len(shape) == 1 and tensor.type not in COPIED:
             raise self.refusal(f"has the tensor {name} quantised, which no converter does to a single row")
         self._taken.add(name)
@@ -146,3 +151,13 @@ def refusal(file: GgufFile, what: str, reason: Reason = Reason.UNSUPPORTED_ARCHI
 def stored(tensor: Tensor) -> str:
     """The dtype, in safetensors' words, that a tensor is written in."""
     return COPIED.get(tensor.type, DEQUANTISED)[0]
+
+
+@cache
+def _readable(kind: GGMLQuantizationType) -> bool:
+    """Whether the package knows the way back from a type; for some it has the sizes alone."""
+    try:
+        quants.dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True

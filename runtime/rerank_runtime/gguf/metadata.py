@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_runtime.failure import Failure, Reason
+from rerank_runtime.gguf import origin
 
 Value = str | int | float | bool | list[str] | NDArray[Any]
 
@@ -33,14 +34,14 @@ class Metadata:
         """
         value = self.values.get(key, default)
         if not isinstance(value, str):
-            raise _unusable(key, "a text", value)
+            raise self._unusable(key, "a text", value)
         return value
 
     def integer(self, key: str, default: int | None = None) -> int:
         """The whole number under a key, not negative; errors as for `text`."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise _unusable(key, "a number of things", value)
+            raise self._unusable(key, "a number of things", value)
         return value
 
     def number(self, key: str) -> float:
@@ -51,21 +52,21 @@ class Metadata:
         """
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise _unusable(key, "a number", value)
+            raise self._unusable(key, "a number", value)
         return float(str(np.float32(value)))
 
     def flag(self, key: str, *, default: bool) -> bool:
         """The truth value under a key; errors as for `text`."""
         value = self.values.get(key, default)
         if not isinstance(value, bool):
-            raise _unusable(key, "true or false", value)
+            raise self._unusable(key, "true or false", value)
         return value
 
     def texts(self, key: str) -> list[str]:
         """The list of strings under a key; errors as for `text`."""
         value = self.values.get(key)
         if not isinstance(value, list):
-            raise _unusable(key, "a list of texts", value)
+            raise self._unusable(key, "a list of texts", value)
         return value
 
     def array(self, key: str, kind: str) -> NDArray[Any]:
@@ -77,12 +78,12 @@ class Metadata:
         """
         value = self.values.get(key)
         if not isinstance(value, np.ndarray) or value.dtype.kind not in kind:
-            raise _unusable(key, "a list of numbers", value)
+            raise self._unusable(key, "a list of numbers", value)
         return value
 
-
-def _unusable(key: str, wanted: str, value: object) -> Failure:
-    found = "is absent" if value is None else f"is no such thing but {type(value).__name__}"
-    return Failure(
-        Reason.FILE_MISSING, f"The GGUF file's metadata must have {wanted} under {key}, which {found}."
-    )
+    def _unusable(self, key: str, wanted: str, value: object) -> Failure:
+        found = "is absent" if value is None else f"is {type(value).__name__}"
+        return Failure(
+            Reason.FILE_MISSING,
+            f"The GGUF file's metadata must have {wanted} under {key}, which {found}. {origin.advice(self)}",
+        )

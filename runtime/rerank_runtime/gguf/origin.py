@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from rerank_runtime.gguf.metadata import Metadata
+if TYPE_CHECKING:
+    from rerank_runtime.gguf.metadata import Metadata
 
 _ADDRESS = re.compile(r"https?://[^/]+/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:/|\.git)?$", re.ASCII)
 # The file's own words, in the order in which they are to be trusted. A base model is often what the original

@@ -18,7 +18,6 @@ from gguf import quants
 from gguf.constants import GGML_QUANT_SIZES
 from numpy.typing import NDArray
 
-from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.gguf.layout import COPIED, Rows, Target, Values, Zeros
 from rerank_runtime.gguf.reader import Tensor, damaged
 
@@ -116,15 +115,9 @@ def _values(tensor: Tensor, raw: bytes) -> NDArray[np.float32]:
     block, block_bytes = GGML_QUANT_SIZES[tensor.type]
     row_bytes = tensor.row // block * block_bytes
     rows = np.frombuffer(raw, np.uint8).reshape(-1, row_bytes)
-    try:
-        # What a hostile scale overflows to is found below.
-        with np.errstate(all="ignore"):
-            values = quants.dequantize(rows, tensor.type)
-    except NotImplementedError as error:
-        raise Failure(
-            Reason.UNSUPPORTED_ARCHITECTURE,
-            f"The GGUF file's quantisation {tensor.type.name} ({tensor.name}) is not read: choose another.",
-        ) from error
+    # What a hostile scale overflows to is found below.
+    with np.errstate(all="ignore"):
+        values = quants.dequantize(rows, tensor.type)
     return values.reshape(-1, *tensor.shape[1:]).astype(np.float32, copy=False)
 
 
