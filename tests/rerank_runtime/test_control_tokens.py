@@ -13,10 +13,11 @@ from tokenizers import Tokenizer
 from rerank_runtime.control_tokens import ControlTokens
 from tests.rerank_runtime import tokenizer_kinds as kinds
 
-ALL_KINDS = (*kinds.KINDS, "gemma")
+ALL_KINDS = (*kinds.KINDS, "roberta", "gemma")
 STRINGS = {
     "wordpiece": {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"},
     "unigram": {"<s>", "<pad>", "</s>", "<unk>", "<mask>"},
+    "roberta": {"<s>", "<pad>", "</s>", "<unk>", "<mask>"},
     "qwen": {
         "<|endoftext|>",
         "<|im_start|>",

@@ -14,7 +14,7 @@ from rerank_runtime.text_tokenizer import TextTokenizer
 from tests.rerank_runtime import tokenizer_kinds as kinds
 from tests.rerank_runtime.conftest import MINILM
 
-ALL_KINDS = (*kinds.KINDS, "gemma")
+ALL_KINDS = (*kinds.KINDS, "roberta", "gemma")
 
 
 def text_tokenizer(definition: dict[str, Any]) -> TextTokenizer:
@@ -51,7 +51,9 @@ def test_what_the_file_says_of_cutting_and_padding_is_not_done() -> None:
     assert (found.special(pair=False), found.special(pair=True)) == (2, 3)
 
 
-@pytest.mark.parametrize(("kind", "single", "pair"), [("unigram", 2, 4), ("qwen", 0, 0), ("gemma", 1, 1)])
+@pytest.mark.parametrize(
+    ("kind", "single", "pair"), [("unigram", 2, 4), ("roberta", 2, 4), ("qwen", 0, 0), ("gemma", 1, 1)]
+)
 def test_special_tokens_around_texts(kind: str, single: int, pair: int) -> None:
     assert (TEXT[kind].special(pair=False), TEXT[kind].special(pair=True)) == (single, pair)
 

@@ -27,7 +27,8 @@ from rerank_runtime.truncation import (
 )
 from tests.rerank_runtime import tokenizer_kinds as kinds
 
-TEXT = {kind: TextTokenizer(Tokenizer.from_str(json.dumps(kinds.definition(kind)))) for kind in kinds.KINDS}
+ALL_KINDS = (*kinds.KINDS, "roberta")
+TEXT = {kind: TextTokenizer(Tokenizer.from_str(json.dumps(kinds.definition(kind)))) for kind in ALL_KINDS}
 LONG = " ".join(kinds.SENTENCES * 4)
 QUERY = "What is a panda?"
 
@@ -37,8 +38,8 @@ def engine(kind: str) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(kinds.definition(kind) | {"truncation": None, "padding": None}))
 
 
-ENGINE = {kind: engine(kind) for kind in kinds.KINDS}
-CARD = {kind: engine(kind) for kind in ("wordpiece", "unigram")}
+ENGINE = {kind: engine(kind) for kind in ALL_KINDS}
+CARD = {kind: engine(kind) for kind in ("wordpiece", "unigram", "roberta")}
 
 
 def render(query: str, document: str) -> str:
@@ -68,7 +69,7 @@ def test_longest_first_is_the_rule_of_tokenizers(first: int, second: int, room: 
     assert list(longest_first(first, second, room)) == kept
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+@pytest.mark.parametrize("kind", CARD)
 @settings(max_examples=40, deadline=None)
 @given(
     query=words,

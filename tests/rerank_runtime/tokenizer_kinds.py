@@ -46,9 +46,13 @@ KINDS = ("wordpiece", "unigram", "qwen")
 @cache
 def definition(kind: str) -> dict[str, Any]:
     """The content of tokenizer.json."""
-    tokenizer: Tokenizer = {"wordpiece": _wordpiece, "unigram": _unigram, "qwen": _qwen, "gemma": _gemma}[
-        kind
-    ]()
+    tokenizer: Tokenizer = {
+        "roberta": _roberta,
+        "wordpiece": _wordpiece,
+        "unigram": _unigram,
+        "qwen": _qwen,
+        "gemma": _gemma,
+    }[kind]()
     content: dict[str, Any] = json.loads(tokenizer.to_str())
     return content
 
@@ -108,6 +112,21 @@ def _unigram() -> Tokenizer:
     found.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
+    return found
+
+
+def _roberta() -> Tokenizer:
+    found = Tokenizer(models.BPE())
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        show_progress=False,
+    )
+    found.train_from_iterator(CORPUS, trainer)
+    found.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     return found
 
 
