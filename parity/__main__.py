@@ -34,7 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m parity", description=__doc__)
     parser.add_argument("families", nargs="*", help="names; all of them where none is given")
     parser.add_argument("--python", type=Path, required=True, help="of the runtime's environment")
-    parser.add_argument("--work", type=Path, help="directory for models and logs, kept; else a temporary one")
+    parser.add_argument(
+        "--work", type=Path, help="directory for logs and models, kept and used again; else a temporary one"
+    )
     parser.add_argument("--write", type=Path, help="the page to write")
     arguments = parser.parse_args()
     # So that the programs end with this one.

@@ -32,7 +32,9 @@ _CARD = "---\npipeline_tag: text-ranking\n---\n# A tiny random model with the ar
 
 
 def build(family: Family, directory: Path) -> None:
-    """Write a family's model and reference."""
+    """Write a family's model and reference, unless an earlier run has."""
+    if (directory / "reference.json").is_file():
+        return
     shutil.rmtree(directory, ignore_errors=True)
     model = directory / "model"
     model.mkdir(parents=True)
