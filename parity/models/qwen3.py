@@ -119,25 +119,25 @@ def _converted(directory: Path, texts: Sequence[str]) -> None:
     save_qwen_tokenizer(tokenizer, directory)
 
 
-_PROMPT = _PREFIX + _pair("", "", _INSTRUCTION) + _SUFFIX
+PROMPT = _PREFIX + _pair("", "", _INSTRUCTION) + _SUFFIX
 FAMILIES = (
-    Family("qwen3", "Qwen/Qwen3-Reranker-0.6B (tied head)", LENGTH, _tied, OriginalReference, _PROMPT),
+    Family("qwen3", "Qwen/Qwen3-Reranker-0.6B (tied head)", LENGTH, _tied, OriginalReference, PROMPT),
     Family(
         "qwen3-instruction",
         "Qwen/Qwen3-Reranker-0.6B with an instruction",
         LENGTH,
         _tied,
         InstructedReference,
-        _PROMPT,
+        PROMPT,
         options=(f"--instruction={InstructedReference.instruction}",),
     ),
-    Family("qwen3-untied", "Qwen/Qwen3-Reranker-8B (own head)", LENGTH, _untied, OriginalReference, _PROMPT),
+    Family("qwen3-untied", "Qwen/Qwen3-Reranker-8B (own head)", LENGTH, _untied, OriginalReference, PROMPT),
     Family(
         "qwen3-seq-cls",
         "tomaarsen/Qwen3-Reranker-0.6B-seq-cls",
         LENGTH,
         _converted,
         ConvertedReference,
-        _PROMPT,
+        PROMPT,
     ),
 )
