@@ -84,6 +84,17 @@ def test_the_vocabularies_are_the_same(pair: tuple[Tokenizer, Tokenizer]) -> Non
     assert result == original
 
 
+def test_the_scores_and_merges_are_the_same(pair: tuple[Tokenizer, Tokenizer]) -> None:
+    """The lowest score sets that of the unknown: even those of tokens that no text has must be right."""
+    original, result = (json.loads(tokenizer.to_str())["model"] for tokenizer in pair)
+    assert result["type"] == original["type"]
+    if original["type"] == "Unigram":
+        assert result["vocab"] == original["vocab"]
+        assert result["unk_id"] == original["unk_id"]
+    else:
+        assert result["merges"] == original["merges"]
+
+
 def test_roles_are_named_for_transformers(tmp_path: Path) -> None:
     original = gguf_models.xlm_roberta(tmp_path / "original", small=True)
     convert(gguf_layout.write_gguf(original, tmp_path / "m.gguf", "F16"), tmp_path / "model")
