@@ -69,6 +69,7 @@ class Lease:
         Raises:
             OSError: The volume cannot hold it.
         """
+        self._ended.clear()
         if self._create() or self._take_over():
             self._keep()
             return True
@@ -81,10 +82,19 @@ class Lease:
             self._thread.join()
             self._thread = None
         if self._descriptor is not None:
-            if self._is_ours():
+            if self.is_ours():
                 self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
+
+    def is_ours(self) -> bool:
+        """Whether this process holds it, as the volume says now.
+
+        Raises:
+            OSError: The volume does not say.
+        """
+        content = self._read()
+        return content is not None and _field(content, "id") == self._id
 
     def _create(self) -> bool:
         try:
@@ -116,6 +126,11 @@ class Lease:
             if old is None:
                 return False
         try:
+            log.warning(
+                "Nobody renews the lease %s%s: taking it over.",
+                self._path,
+                "" if old is None else ", and its holder on this machine is gone",
+            )
             return self._replace()
         finally:
             if old is not None:
@@ -130,15 +145,13 @@ class Lease:
         claim.replace(self._path)
         # Another pod may have decided the same at the same moment; the later rename stands.
         self._ended.wait(self._seconds / _BEATS)
-        if self._is_ours():
-            log.warning("The lease %s was abandoned; taking it over.", self._path)
+        if self.is_ours():
             return True
         os.close(descriptor)
         self._descriptor = None
         return False
 
     def _keep(self) -> None:
-        self._ended.clear()
         self._lost.clear()
         self._thread = threading.Thread(target=self._rewrite, name="lease", daemon=True)
         self._thread.start()
@@ -147,7 +160,7 @@ class Lease:
         last = time.monotonic()
         while not self._ended.wait(self._seconds / _BEATS):
             try:
-                if not self._is_ours():
+                if not self.is_ours():
                     break
                 self._write()
                 last = time.monotonic()
@@ -164,10 +177,6 @@ class Lease:
         self._beat += 1
         content = {"id": self._id, "kernel": self._kernel, "beat": self._beat}
         os.pwrite(self._descriptor, json.dumps(content).encode().ljust(_LENGTH), 0)
-
-    def _is_ours(self) -> bool:
-        content = self._read()
-        return content is not None and _field(content, "id") == self._id
 
     def _read(self) -> bytes | None:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_runtime import gguf, lease, safetensors_header, volume
+from rerank_runtime.failure import Failure
 from rerank_runtime.hub import Hub
 from rerank_runtime.lease import Lease
 from rerank_runtime.listing import Listing
@@ -80,8 +81,9 @@ def obtain(job: Job) -> None:
         try:
             if folder.sizes() is None:
                 _fetch(job, held, shown)
-        except (LeaseLostError, OSError):
-            if not held.lost:
+        except (LeaseLostError, Failure, OSError):
+            # Whoever has taken over may have moved away what this process was writing.
+            if held.is_ours():
                 raise
             log.warning("Another pod has taken over the download of %s.", job.hub.repo)
         finally:

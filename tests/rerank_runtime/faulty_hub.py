@@ -97,6 +97,7 @@ class FaultyHub:
         self.faults.clear()
         self.seen.clear()
         self.hub.bytes_per_second = {}
+        self.hub.requests.clear()
 
     def content(self, request: web.Request) -> tuple[bytes, int]:
         """A requested file's bytes, and the first one that is asked for."""
@@ -214,8 +215,10 @@ def times(count: int, fault: Fault) -> Fault:
     async def limited(request: web.Request) -> web.StreamResponse | None:
         if left[0] == 0:
             return None
+        # Before it answers, which may take long: others come in the meantime.
+        left[0] -= 1
         answer = await fault(request)
-        left[0] -= answer is not None
+        left[0] += answer is None
         return answer
 
     return limited
@@ -335,6 +338,22 @@ def elsewhere(hub: FaultyHub) -> Fault:
         content, start = hub.content(request)
         response = await begin(request, content, start - 7)
         await response.write(content[start - 7 :])
+        return response
+
+    return fault
+
+
+def paused(hub: FaultyHub, position: int, released: threading.Event) -> Fault:
+    """The file up to a position, and the rest when it is released."""
+
+    async def fault(request: web.Request) -> web.StreamResponse | None:
+        if not is_file(request):
+            return None
+        content, start = hub.content(request)
+        response = await begin(request, content, start)
+        await response.write(content[start:position])
+        await asyncio.to_thread(released.wait, 120)
+        await response.write(content[max(start, position) :])
         return response
 
     return fault

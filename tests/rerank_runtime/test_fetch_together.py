@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
+from aiohttp import web
 
 from rerank_runtime import lease, weights_folder
 from rerank_runtime.fetch import fetch
@@ -26,26 +29,21 @@ from tests.rerank_runtime.faulty_hub import (
     WEIGHTS,
     FaultyHub,
     assert_complete,
+    is_file,
     refused,
     run,
     settings,
+    times,
 )
 
 DEADLINE = 60.0
 FILES = faulty_hub.model_files()
 MOVED = faulty_hub.model_files(seed=1)
-SIZE = len(FILES[WEIGHTS])
+HALF = len(FILES[WEIGHTS]) // 2
 
-PROGRAM = """
-import json, sys
-from pathlib import Path
-from rerank_runtime.fetch import Settings, fetch
-from rerank_runtime.status import Phase, Status
-
-told = json.loads(sys.argv[1])
-paths = {name: Path(told.pop(name)) for name in ("directory", "store")}
-fetch(Settings(**told, **paths), Status(Phase.DOWNLOADING))
-"""
+# Pods are forked from a process that has everything imported and no threads.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["rerank_runtime.fetch", "rerank_runtime.hub_errors", "huggingface_hub.hf_api"])
 
 
 @pytest.fixture(scope="module")
@@ -63,27 +61,27 @@ def hub(listening: FaultyHub) -> FaultyHub:
 
 
 @contextmanager
-def pod(hub: FaultyHub, directory: Path, store: Path, **changes: Any) -> Iterator[subprocess.Popen[bytes]]:
+def pod(hub: FaultyHub, directory: Path, store: Path) -> Iterator[ForkServerProcess]:
     """A process that fetches, killed at the end if it still runs."""
-    told = {
-        "repo": REPO,
-        "revision": "main",
-        "endpoint": hub.url,
-        "patience": 20.0,
-        "first_wait": 0.02,
-        "lease_seconds": 1.0,
-        "directory": str(directory),
-        "store": str(store),
-    }
-    path = os.pathsep.join(path for path in sys.path if path)
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, json.dumps(told | changes)], env=os.environ | {"PYTHONPATH": path}
-    )
+    told = settings(hub, directory, store=store, patience=120.0)
+    process = FORKS.Process(target=fetch, args=(told, Status(Phase.DOWNLOADING)))
+    process.start()
     try:
         yield process
     finally:
         process.kill()
-        process.wait(DEADLINE)
+        process.join(DEADLINE)
+
+
+def send(process: ForkServerProcess, number: int) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, number)
+
+
+def ending(process: ForkServerProcess) -> int | None:
+    """The exit code, once there is one."""
+    process.join(DEADLINE)
+    return process.exitcode
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -104,71 +102,101 @@ def arrived(store: Path) -> int:
     return max(sizes, default=0)
 
 
-def test_two_pods_at_once_fetch_once(hub: FaultyHub, tmp_path: Path) -> None:
+@pytest.fixture
+def halfway(hub: FaultyHub) -> Iterator[threading.Event]:
+    """The first download stops in the middle until it is set."""
+    released = threading.Event()
+    hub.faults.append(times(1, faulty_hub.paused(hub, HALF, released)))
+    yield released
+    released.set()
+
+
+def listings(hub: FaultyHub) -> int:
+    """How many have asked for the listing since the test began."""
+    return sum(count for request, count in hub.hub.requests.items() if "/api/" in request)
+
+
+def test_two_pods_at_once_fetch_once(hub: FaultyHub, halfway: threading.Event, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    hub.hub.bytes_per_second = {REPO: 200_000}
     with pod(hub, tmp_path / "a", store) as first, pod(hub, tmp_path / "b", store) as second:
-        assert first.wait(DEADLINE) == second.wait(DEADLINE) == 0
+        until(lambda: arrived(store) == HALF and listings(hub) == 2)
+        halfway.set()
+        assert ending(first) == ending(second) == 0
     assert hub.starts() == [0]
     for name in "ab":
         assert_complete(tmp_path / name, FILES)
 
 
-def test_a_killed_pods_download_is_taken_up_by_one_that_waits(hub: FaultyHub, tmp_path: Path) -> None:
+def test_a_killed_pods_download_is_taken_up_by_one_that_waits(
+    hub: FaultyHub, halfway: threading.Event, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
-    hub.hub.bytes_per_second = {REPO: 100_000}
     with pod(hub, tmp_path / "a", store) as first:
-        until(lambda: arrived(store) > 50_000)
+        until(lambda: arrived(store) == HALF)
         status, waiter = Status(Phase.DOWNLOADING), settings(hub, tmp_path / "b", store=store)
         waiting = threading.Thread(target=fetch, args=(waiter, status))
         waiting.start()
         until(lambda: "Another pod" in status.message)
         assert status.download is not None
-        assert status.download.bytes > 50_000
-        first.send_signal(signal.SIGKILL)
-        first.wait(DEADLINE)
-        hub.hub.bytes_per_second = {}
+        assert status.download.bytes >= HALF
+        first.kill()
+        assert ending(first) == -signal.SIGKILL
         waiting.join(DEADLINE)
-    start, again = hub.starts()
-    assert start == 0
-    assert again > 50_000
+    assert hub.starts() == [0, HALF]
     assert_complete(tmp_path / "b", FILES)
 
 
 def test_killed_again_and_again_nothing_is_lost(hub: FaultyHub, tmp_path: Path) -> None:
-    hub.hub.bytes_per_second = {REPO: 100_000}
     store = tmp_path / "pod" / "weights"
-    for threshold in (1, 80_000):
+    never = threading.Event()
+    for position in (1, 80_000):
+        hub.faults[:] = [faulty_hub.paused(hub, position, never)]
         with pod(hub, tmp_path / "pod", store) as process:
-            until(lambda least=threshold: arrived(store) > least)  # type: ignore[misc]
-            process.send_signal(signal.SIGKILL)
-            process.wait(DEADLINE)
+            until(lambda there=position: arrived(store) == there)  # type: ignore[misc]
+            process.kill()
+            assert ending(process) == -signal.SIGKILL
         assert not (tmp_path / "pod" / "model").exists()
-    hub.hub.bytes_per_second = {}
+    never.set()
+    hub.faults.clear()
     run(settings(hub, tmp_path / "pod"))
-    starts = hub.starts()
-    assert starts == sorted(set(starts))
-    assert starts[0] == 0
-    assert starts[-1] >= 80_000
+    assert hub.starts() == [0, 1, 80_000]
     assert_complete(tmp_path / "pod", FILES)
 
 
 def test_a_pod_that_freezes_loses_the_lease_and_does_no_harm_when_it_wakes(
-    hub: FaultyHub, tmp_path: Path
+    hub: FaultyHub, halfway: threading.Event, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    hub.hub.bytes_per_second = {REPO: 100_000}
     with pod(hub, tmp_path / "a", store) as first:
-        until(lambda: arrived(store) > 50_000)
-        first.send_signal(signal.SIGSTOP)
-        hub.hub.bytes_per_second = {}
+        until(lambda: arrived(store) == HALF)
+        send(first, signal.SIGSTOP)
         run(settings(hub, tmp_path / "b", store=store))
         assert_complete(tmp_path / "b", FILES)
-        first.send_signal(signal.SIGCONT)
-        assert first.wait(DEADLINE) == 0
+        halfway.set()
+        send(first, signal.SIGCONT)
+        assert ending(first) == 0
     for name in "ab":
         assert_complete(tmp_path / name, FILES)
         assert (tmp_path / name / "model").resolve().is_relative_to(store)
+
+
+def test_a_pod_whose_place_another_has_taken_waits_for_it(hub: FaultyHub, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def taken_over(request: web.Request) -> web.StreamResponse | None:
+        if is_file(request) and len(hub.starts()) == 1:
+            (held,) = store.glob("*/*.lease")
+            other = held.with_name("other")
+            other.write_text(json.dumps({"id": "other", "kernel": "another", "beat": 1}))
+            other.replace(held)
+            (staging,) = store.glob("*/*.partial")
+            shutil.rmtree(staging)
+        return None
+
+    hub.faults.append(taken_over)
+    run(settings(hub, tmp_path / "pod", store=store))
+    assert hub.starts() == [0, 0]
+    assert_complete(tmp_path / "pod", FILES)
 
 
 def test_a_branch_that_moves_changes_no_pod_that_is_there(hub: FaultyHub, tmp_path: Path) -> None:
@@ -194,9 +222,10 @@ def test_a_pod_whose_download_fails_lets_the_next_one_try_at_once(hub: FaultyHub
     assert_complete(tmp_path / "b", FILES)
 
 
-def test_a_stopped_pod_gives_the_lease_back_and_keeps_what_arrived(hub: FaultyHub, tmp_path: Path) -> None:
+def test_a_stopped_pod_gives_the_lease_back_and_keeps_what_arrived(
+    hub: FaultyHub, halfway: threading.Event, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
-    hub.hub.bytes_per_second = {REPO: 100_000}
     stop = threading.Event()
     ended: list[BaseException] = []
 
@@ -212,15 +241,14 @@ def test_a_stopped_pod_gives_the_lease_back_and_keeps_what_arrived(hub: FaultyHu
 
     thread = threading.Thread(target=work)
     thread.start()
-    until(lambda: arrived(store) > 50_000)
+    until(lambda: arrived(store) == HALF)
     stop.set()
     thread.join(DEADLINE)
     assert len(ended) == 1
     assert list(store.rglob("*.lease")) == []
     assert not (tmp_path / "a" / "model").exists()
-    hub.hub.bytes_per_second = {}
     run(settings(hub, tmp_path / "b", store=store, lease_seconds=3600.0))
-    assert hub.starts()[-1] > 50_000
+    assert hub.starts() == [0, HALF]
     assert_complete(tmp_path / "b", FILES)
 
 
