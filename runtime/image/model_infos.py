@@ -12,8 +12,8 @@ from pathlib import Path
 
 from vllm.model_executor.models import registry
 
-# The classes that serve the architectures of rerank_runtime.families. Language models are looked up by the class
-# that they are converted from.
+# The classes that serve the architectures of rerank_runtime.families. Language models are looked up by the
+# class that they are converted from.
 ARCHITECTURES = (
     "BertModel",
     "BertForSequenceClassification",
