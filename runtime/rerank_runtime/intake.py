@@ -225,8 +225,8 @@ class Intake:
         texts = Texts(
             inert(query),
             [inert(document) for document in self._documents(fields.get("documents"))],
-            self._wish(fields, "max_tokens_per_doc"),
-            self._wish(fields, "max_tokens_per_query"),
+            _count(fields, "max_tokens_per_doc") or None,
+            _count(fields, "max_tokens_per_query") or None,
         )
         return _Request(model, _count(fields, "top_n"), texts)
 
@@ -251,13 +251,6 @@ class Intake:
                 "documents",
             )
         return documents
-
-    def _wish(self, fields: dict[str, Any], name: str) -> int | None:
-        """A length that the caller asks for. One that the model does not reach anyhow is none: clients of
-        Cohere's send 4096 to every model, and gateways lower it to just below the model's length.
-        """
-        count = _count(fields, name)
-        return count if count and count < self._settings.context_length - 1 else None
 
     def _body(self, request: _Request) -> bytes:
         fields: dict[str, Any] = {"query": request.texts.query, "documents": request.texts.documents}

@@ -79,7 +79,7 @@ class TextTokenizer:
         that fits.
         """
         size = _CHARACTERS_PER_TOKEN * (max(0, tokens) + _BEYOND)
-        starts = [_beginning(text, size) for text in texts]
+        starts = [text[:size] for text in texts]
         counts = self.counts(starts)
         while True:
             short = [
@@ -88,7 +88,7 @@ class TextTokenizer:
             if not short:
                 return list(zip(starts, counts, strict=True))
             size *= 4
-            longer = [_beginning(texts[i], size) for i in short]
+            longer = [texts[i][:size] for i in short]
             for i, start, count in zip(short, longer, self.counts(longer), strict=True):
                 starts[i], counts[i] = start, count
 
@@ -113,14 +113,6 @@ class TextTokenizer:
             if not too_long:
                 break
         return found
-
-
-def _beginning(text: str, size: int) -> str:
-    """About `size` characters. They end between words where there are any: half a word has other tokens."""
-    if len(text) <= size:
-        return text
-    space = text.rfind(" ", size // 2, size)
-    return text[: size if space < 0 else space]
 
 
 def _end(offsets: Sequence[tuple[int, int]], tokens: int) -> int:

@@ -190,7 +190,8 @@ def test_tokenizer_config_names_more(config: dict[str, object]) -> None:
 def test_a_normalised_added_token_is_found_in_normalised_text() -> None:
     mark = {"id": 9000, "content": "<Mark>", "special": True, "normalized": True}
     definition = kinds.definition("wordpiece") | {"added_tokens": [mark]}
-    assert control(definition).inert("a <MÁRK> b") == "a < mark> b"
+    for text in ("a <MÁRK> b", "a <MARK> b"):
+        assert control(definition).inert(text) == "a < mark> b"
 
 
 def test_a_tokenizer_without_added_tokens() -> None:

@@ -172,7 +172,7 @@ def test_the_callers_own_limit_cuts(intakes: dict[str, Intake], kind: str) -> No
 def test_a_limit_that_the_model_does_not_reach_is_no_wish_to_cut(
     intakes: dict[str, Intake], wish: int
 ) -> None:
-    # Cohere's clients send 4096 to every model, and a gateway lowers it to just below the model's length.
+    # Cohere's clients send 4096 to every model.
     assert refused(intakes["strict"], documents=[LONG], max_tokens_per_doc=wish).param == "documents[0]"
 
 

@@ -117,6 +117,17 @@ def test_as_much_stays_as_may(kind: str, tokens: int) -> None:
     assert kept[:common] == ids(kind, text)[:common]
 
 
+def test_a_beginning_that_reads_longer_than_in_the_whole_is_cut_again() -> None:
+    last = {"type": "Replace", "pattern": {"Regex": "panda$"}, "content": "panda panda panda"}
+    found = text_tokenizer(kinds.definition("wordpiece") | {"normalizer": last})
+    text = "panda panda panda panda bear"
+    assert found.counts([text, "panda panda"]) == [5, 4]
+    for tokens in range(5):
+        [cut] = found.cut([text], [tokens])
+        assert text.startswith(cut)
+        assert found.counts([cut])[0] <= tokens
+
+
 def test_each_text_has_its_own_limit() -> None:
     assert TEXT["wordpiece"].cut(["panda panda panda", "panda", "panda panda"], [2, 5, 0]) == [
         "panda panda",

@@ -261,6 +261,14 @@ def test_a_long_query_leaves_a_quarter_for_documents() -> None:
     assert (fitted.cut_query, fitted.cut_documents) == (True, (0,))
 
 
+def test_a_prompt_that_grows_with_its_document_fits() -> None:
+    def growing(query: str, document: str) -> str:
+        return render(query, document) + " panda" * (len(document) // 50)
+
+    fitted = Prompts(TEXT["qwen"], Limits(context=200), growing).fit(Texts(QUERY, [LONG]))
+    assert 190 <= len(prompt_ids(growing(QUERY, fitted.documents[0]))) <= 200
+
+
 def test_a_template_that_is_itself_too_long_ends() -> None:
     fitted = prompts(context=10).fit(Texts(QUERY, [LONG]))
     assert fitted.documents == [""]
