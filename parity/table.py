@@ -108,10 +108,11 @@ Accepted is {bound}, in the same order.
 ## Wrong configurations, and what catches them
 
 Each was run. *The plan* refuses before anything starts. *vLLM* does not start, and the pod says why. Where it
-is *verification*, vLLM runs and answers 200, and the pod never becomes ready.
+is *verification*, vLLM runs and is healthy, and the pod never becomes ready; the last column says how wrong
+its answers with status 200 were ("–": it has no route for scores, or was not started).
 
-| family | wrong in | caught by | reason |
-|---|---|---|---|
+| family | wrong in | caught by | reason | scores off by |
+|---|---|---|---|---|
 {outcomes}
 
 Fields of a request that vLLM itself would obey never reach it, neither through the gateway nor past it. With
@@ -143,4 +144,5 @@ def _difference(row: Row, kind: str) -> str:
 
 def _outcome(outcome: Outcome) -> str:
     reason = f"`{outcome.reason}`" if outcome.reason else "nothing"
-    return f"| {outcome.wrong.family} | {outcome.wrong.what} | {outcome.caught_by} | {reason} |"
+    off = "–" if outcome.difference is None else f"{outcome.difference:.2g}"
+    return f"| {outcome.wrong.family} | {outcome.wrong.what} | {outcome.caught_by} | {reason} | {off} |"

@@ -116,7 +116,7 @@ def test_the_page_holds_every_row() -> None:
         [(FAMILY | {"note": "as noted"}, ROW)], [outcome], [Ignored("a_field", 0.0)], {"vllm": "0.32"}
     )
     assert "| bert | org/model | 512 | [0,1] | 1.0e-06 | – | – | 1.000 | 8/8 | yes |" in text
-    assert f"| {case.family} | {case.what} | the plan | `NotAReranker` |" in text
+    assert f"| {case.family} | {case.what} | the plan | `NotAReranker` | – |" in text
     assert "- bert: as noted." in text
     assert "`a_field`" in text
     assert "vllm 0.32" in text
