@@ -104,6 +104,16 @@ def test_a_pinned_commit_that_is_there_needs_no_hub(
     assert_complete(tmp_path, FILES)
 
 
+def test_python_files_come_only_where_they_may_run_and_never_into_anothers_folder(
+    hub: FaultyHub, tmp_path: Path
+) -> None:
+    pinned = hub.publish(FILES | {"modeling_ranker.py": b"raise SystemExit\n"}, "acme/code")
+    store = tmp_path / "store"
+    for name, python in (("a", False), ("b", True)):
+        run(settings(hub, tmp_path / name, repo="acme/code", revision=pinned, store=store, python=python))
+        assert (tmp_path / name / "model" / "modeling_ranker.py").exists() is python
+
+
 def test_hubs_do_not_vouch_for_one_another(hub: FaultyHub, tmp_path: Path) -> None:
     pinned = commit(hub)
     run(settings(hub, tmp_path, revision=pinned))
