@@ -382,17 +382,60 @@ async def test_a_body_may_come_in_pieces(server: Server) -> None:
     assert server.bodies[0]["documents"] == BODY["documents"]
 
 
+async def test_the_engine_sees_the_client_leave_after_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_HASH, raising=False)
+    coming = [
+        {"type": "http.request", "body": json.dumps(BODY).encode(), "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    seen: list[str] = []
+
+    async def receive() -> Any:
+        return coming.pop(0)
+
+    async def engine(_scope: Any, receive: Any, _send: Any) -> None:
+        seen.extend([(await receive())["type"] for _ in range(2)])
+
+    async def send(_: Any) -> None:
+        raise AssertionError
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/rerank", "headers": []}
+    await Guard(engine)(scope, receive, send)
+    assert seen == ["http.request", "http.disconnect"]
+
+
 async def test_a_body_without_end_is_not_read_to_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_module, "_MAX_BODY_BYTES", 1000)
     assert (await server.rerank(documents=["x" * 900]))[0] == 200
     assert (await server.rerank(documents=["x" * 1000]))[0] == 413
     assert len(server.bodies) == 1
+    read: list[int] = []
+    status: list[int] = []
+
+    async def receive() -> Any:
+        read.append(1)
+        return {"type": "http.request", "body": b"x" * 400, "more_body": len(read) < 9}
+
+    async def send(message: Any) -> None:
+        status.append(message.get("status", 0))
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/rerank"}
+    await Guard(Starlette())(
+        scope | {"headers": [(b"authorization", f"Bearer {TOKEN}".encode())]}, receive, send
+    )
+    assert (len(read), status) == (3, [413, 0])
 
 
 async def test_a_client_that_leaves_before_its_body_is_there_is_in_flight_no_more(server: Server) -> None:
+    body = json.dumps(BODY).encode()
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
-        lines = ["POST /v1/rerank HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}", "Content-Length: 9"]
-        connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+        lines = [
+            "POST /v1/rerank HTTP/1.1",
+            "Host: x",
+            f"Authorization: Bearer {TOKEN}",
+            f"Content-Length: {len(body) + 1}",
+        ]
+        connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body)
         await server.until_in_flight(1)
     await server.until_in_flight(0)
     assert server.reached == []

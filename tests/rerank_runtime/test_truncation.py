@@ -299,6 +299,13 @@ def test_documents_of_one_prompt_share_its_length(query: str, documents: list[st
         assert max(whole) <= max(kept[i] for i in cut) + 8
 
 
+def test_documents_that_fit_alone_may_not_fit_together() -> None:
+    texts = Texts("a panda", ["panda bear " * 9] * 12)
+    assert listwise(2600).fits(texts)
+    assert not listwise(1400).fits(texts)
+    assert all(listwise(1400).fits(Texts("a panda", [text])) for text in texts.documents)
+
+
 def test_only_the_longest_are_shortened() -> None:
     documents = ["a panda", LONG * 5, "a bear", LONG * 9]
     fitted = listwise(1800).fit(Texts(QUERY, documents))
