@@ -110,7 +110,7 @@ def _leniently_verified(situation: Situation) -> Verdict | None:
         return Verdict(type="ScoringVerified", status="Unknown", reason="VerificationOff", message=message)
     doubt = situation.doubt
     if doubt is not None:
-        told = " ".join(doubt.message.split())
+        told = " ".join(doubt.message.split()).rstrip(".")
         message = f"{told} (it serves all the same: spec.scoring.verification.mode is Report)"
         return Verdict(type="ScoringVerified", status="False", reason=doubt.reason, message=message)
     if all(check is not None and check.verified for check in situation.checks):
