@@ -23,17 +23,20 @@ $(VENV)/.stamp: requirements/dev.txt
 demo: venv ## a cluster, the chart, the two example files, and the panda ranked first (MODEL=org/name for another model)
 	@$(PY) -m dev.demo $(if $(MODEL),--model $(MODEL))
 
-# What is quick to fail comes first; charts and apiserver need what dev/cluster builds, cluster all of a node.
+# What is quick to fail comes first; the second part needs what dev/cluster builds, the third all of a node.
 FAST := tests/crds tests/dev_cluster tests/dev_demo tests/rerank_api tests/rerank_gateway tests/rerank_operator tests/rerank_runtime
-test: test-fast ## everything that must hold
-	@$(PY) -m pytest --durations=25 tests/charts tests/apiserver tests/cluster
+PARALLEL := --numprocesses=auto --dist=worksteal
+test: lint ## everything that must hold
+	@$(PY) -m pytest $(PARALLEL) $(FAST)
+	@$(PY) -m pytest --numprocesses=auto --dist=loadfile --durations=10 tests/parity tests/apiserver tests/charts
+	@$(PY) -m pytest --durations=25 tests/cluster
 
-test-fast: lint ## what needs no cluster
-	@$(PY) -m pytest --numprocesses=auto --dist=loadfile $(FAST)
+test-fast: lint ## what needs no cluster and starts few programs: under a minute
+	@$(PY) -m pytest $(PARALLEL) -m "not slow" $(FAST)
 
 lint: venv ## format, lint, types, import rules
 	@$(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/ruff check --quiet .
-	@$(VENV)/bin/mypy api/rerank_api gateway/rerank_gateway operator/rerank_operator runtime/rerank_runtime bench dev manifests tests
+	@$(VENV)/bin/mypy api/rerank_api gateway/rerank_gateway operator/rerank_operator runtime/rerank_runtime bench dev manifests parity tests
 	@PYTHONPATH=api:gateway:operator:runtime $(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: venv ## rewrite the code in the house format

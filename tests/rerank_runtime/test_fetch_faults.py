@@ -37,6 +37,8 @@ from tests.rerank_runtime.faulty_hub import (
     times,
 )
 
+pytestmark = pytest.mark.slow
+
 FILES = faulty_hub.model_files()
 SIZE = len(FILES[WEIGHTS])
 

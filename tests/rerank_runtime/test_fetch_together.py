@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +34,8 @@ from tests.rerank_runtime.faulty_hub import (
     settings,
     times,
 )
+
+pytestmark = pytest.mark.slow
 
 DEADLINE = 60.0
 FILES = faulty_hub.model_files()
@@ -190,7 +191,8 @@ def test_a_pod_whose_place_another_has_taken_waits_for_it(hub: FaultyHub, tmp_pa
             other.write_text(json.dumps({"id": "other", "kernel": "another", "beat": 1}))
             other.replace(held)
             (staging,) = store.glob("*/*.partial")
-            shutil.rmtree(staging)
+            # At once: removed entry by entry, it would be written to meanwhile.
+            staging.replace(tmp_path / "taken")
         return None
 
     hub.faults.append(taken_over)

@@ -36,6 +36,8 @@ from rerank_runtime.verification.cases import BUILT_IN
 from rerank_runtime.verifier import Intervals
 from tests.rerank_runtime.conftest import FakeVllm
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 60.0
 TOKEN = "a backend token"
 # Rounds of verification in quick succession.
