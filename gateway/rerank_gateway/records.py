@@ -134,7 +134,9 @@ def _key(body: Json) -> KeyRecord:
 def _model(body: Json) -> ModelRecord:
     metadata, spec = body["metadata"], body["spec"]
     model = (body.get("status") or {}).get("model") or {}
-    repo = (spec["model"].get("huggingFace") or {}).get("repo")
+    # A catalog entry's repository stands in the status alone; a spec that was just edited is ahead of it.
+    source = spec["model"].get("huggingFace") or (model if spec["model"].get("catalog") else {})
+    repo = source.get("repo")
     aliases = tuple(spec.get("aliases") or ())
     names = (metadata["name"], *aliases, *((repo,) if repo else ()))
     length = model.get("contextLength")

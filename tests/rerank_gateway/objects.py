@@ -44,11 +44,16 @@ def model(
     aliases: Sequence[str] = (),
     created: str = CREATED,
     context_length: int | None = 512,
+    catalog: str | None = None,
 ) -> Object:
+    """A model of a repository, of a volume (`repo` None), or of the catalog (the status tells `repo`)."""
     source: Object = (
         {"huggingFace": {"repo": repo}} if repo else {"persistentVolumeClaim": {"claimName": "weights"}}
     )
     status: Object = {"model": {"contextLength": context_length}} if context_length else {}
+    if catalog is not None:
+        source = {"catalog": catalog}
+        status.setdefault("model", {}).update({"repo": repo} if repo else {})
     return {
         "apiVersion": "rerank.dev/v1alpha1",
         "kind": "ModelDeployment",

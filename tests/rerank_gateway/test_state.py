@@ -45,6 +45,9 @@ def hosts(state: State, model: ObjectId = MODEL) -> list[str]:
         ([objects.model("a", repo="o/r")], "a", "a"),
         ([objects.model("a", repo="o/r")], "o/r", "a"),
         ([objects.model("a", repo=None)], "o/r", None),
+        ([objects.model("a", repo="o/r", catalog="entry")], "o/r", "a"),
+        ([objects.model("a", repo="o/r", catalog="entry")], "entry", None),
+        ([objects.model("a", repo=None, catalog="entry")], "o/r", None),
         ([objects.model("a", aliases=["b"]), objects.model("b")], "b", "b"),
         ([objects.model("a", repo="o/r"), objects.model("b", aliases=["o/r"])], "o/r", "b"),
         (
