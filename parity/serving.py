@@ -101,7 +101,7 @@ class Chain:
         self._socket.unlink(missing_ok=True)
         with (
             self._start(vllm, "vllm.log", _engine_environment()) as engines,
-            self._start(gateway, "gateway.log", {}) as front,
+            self._start(gateway, "gateway.log", {"RERANK_DRAIN_SECONDS": "0"}) as front,
         ):
             engines.wait_for(self._socket.exists, "vLLM to fork from", _START_SECONDS)
             ready = f"http://127.0.0.1:{internal}/readyz"
