@@ -166,7 +166,8 @@ class Exchange:
 
     async def refuse(self, error: ApiError) -> None:
         """Send an error in the one shape that all have."""
-        await self.respond(error.status, error.body(), headers=error.headers)
+        body = error.body(as_text=self.head.reads_errors_as_text)
+        await self.respond(error.status, body, headers=error.headers)
 
     async def delegate(self, app: App) -> None:
         """Let another ASGI application answer a request that has no body."""

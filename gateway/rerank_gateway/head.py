@@ -4,6 +4,7 @@ The HTTP parser (httptools) refuses broken framing by itself, but lets through a
 two Authorization headers and heads of any size; those checks are here. Nothing of the head is forwarded.
 """
 
+import base64
 import re
 import secrets
 from collections.abc import Iterable
@@ -29,7 +30,9 @@ _ONCE: Final = frozenset(
         b"transfer-encoding",
     )
 )
-_READ: Final = _ONCE | {b"expect", b"x-request-id"}
+# Sent by Voyage's own client, in each of its versions.
+_VOYAGE: Final = b"x-voyage-client-user-agent"
+_READ: Final = _ONCE | {b"expect", b"x-request-id", _VOYAGE}
 
 
 @dataclass(slots=True)
@@ -37,7 +40,8 @@ class Head:
     """The part of a head that the gateway acts on.
 
     `credential` is the key as sent, None when there is none. `content_length` is None for a chunked body
-    and 0 for no body. `problem` is the answer to a head that is refused; the rest may then be incomplete.
+    and 0 for no body. `reads_errors_as_text`: an `error` that is an object breaks the client. `problem` is
+    the answer to a head that is refused; the rest may then be incomplete.
     """
 
     request_id: str = ""
@@ -46,6 +50,7 @@ class Head:
     content_encoding: bytes = b""
     content_length: int | None = 0
     expects_continue: bool = False
+    reads_errors_as_text: bool = False
     problem: ApiError | None = None
 
 
@@ -75,6 +80,7 @@ def read(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Head:
         content_encoding=seen.get(b"content-encoding", b"").strip().lower(),
         content_length=_body_length(seen),
         expects_continue=b"expect" in seen,
+        reads_errors_as_text=_VOYAGE in seen,
     )
     if size > MAX_HEAD_BYTES:
         head.problem = too_large_head()
@@ -130,7 +136,20 @@ def _credential(seen: dict[bytes, bytes]) -> str | None:
     if b"x-api-key" in seen:
         return seen[b"x-api-key"].decode("latin-1").strip() or None
     scheme, _, credential = seen.get(b"authorization", b"").decode("latin-1").strip().partition(" ")
+    if scheme.lower() == "basic":
+        return _password(credential)
     return credential.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _password(encoded: str) -> str | None:
+    """The password of RFC 7617's Basic scheme. What a client that takes no key sends for a URL with one:
+    http://any:KEY@host.
+    """
+    try:
+        _, _, password = base64.b64decode(encoded.strip(), validate=True).decode("latin-1").partition(":")
+    except ValueError:
+        return None
+    return password or None
 
 
 def _body_length(seen: dict[bytes, bytes]) -> int | None:

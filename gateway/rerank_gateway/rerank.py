@@ -1,8 +1,11 @@
-"""`POST /v1/rerank`: from the head of a request to a ranking. What is cheapest to refuse is checked first."""
+"""From the head of a request for a ranking, in any dialect, to its answer. What is cheapest to refuse is
+checked first.
+"""
 
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -11,6 +14,8 @@ from rerank_gateway import auth, balancer, errors, rerank_answer, rerank_request
 from rerank_gateway.backend import Backend, BackendAnswer, InvalidAnswerError, UnreachableError
 from rerank_gateway.balancer import SET_ASIDE_SECONDS, Replica
 from rerank_gateway.config import Settings
+from rerank_gateway.dialects import paths
+from rerank_gateway.dialects.call import Stamp
 from rerank_gateway.errors import ApiError
 from rerank_gateway.exchange import Exchange
 from rerank_gateway.head import check_json_body
@@ -22,6 +27,8 @@ from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
 
 _NO_REPLICA_RETRY_SECONDS: Final = 5
+# Of one client request, where it becomes several.
+_AT_ONCE: Final = 8
 _SUCCESSOR_SECONDS: Final = 2.0
 _SUCCESSOR_POLL_SECONDS: Final = 0.05
 
@@ -49,37 +56,52 @@ class Rerank:
             ClientGoneError: nobody is left to answer.
         """
         notes = exchange.notes
-        key = auth.authenticate(self._state, exchange.head.credential, time.time())
+        now = time.time()
+        key = auth.authenticate(self._state, exchange.head.credential, now)
         notes["key"] = key.key_id
         notes["namespace"] = key.id.namespace
         check_json_body(exchange.head, self._settings.max_body_bytes)
-        request = rerank_request.parse(await exchange.read_body(self._settings.max_body_bytes))
-        notes["documents"] = len(request.documents)
-        model = self._state.resolve(key.id.namespace, request.model)
+        call = paths.parse(exchange.path, await exchange.read_body(self._settings.max_body_bytes))
+        notes["documents"] = sum(len(request.documents) for request in call.requests)
+        model = self._state.resolve(key.id.namespace, call.model)
         if model is None:
-            raise errors.model_not_found(request.model)
+            raise errors.model_not_found(call.model)
         if not key.allows(model):
-            raise errors.model_forbidden(request.model)
+            raise errors.model_forbidden(call.model)
         notes["model"] = model.id.name
-        ranking = await exchange.unless_gone(self._rank_in_time(model, request))
-        if ranking.truncated is not None:
-            notes["truncated"] = ranking.truncated.count
-        body = rerank_answer.build(
-            request,
-            ranking,
-            model=model.id.name,
-            request_id=exchange.head.request_id,
-            listed=exchange.path.startswith("/v1/"),
-        )
-        await exchange.respond(200, body)
+        rankings = await exchange.unless_gone(self._rank_in_time(model, call.requests))
+        cut = [ranking.truncated.count for ranking in rankings if ranking.truncated is not None]
+        if cut:
+            notes["truncated"] = sum(cut)
+        stamp = Stamp(model=model.id.name, request_id=exchange.head.request_id, created=int(now))
+        await exchange.respond(200, call.answer(rankings, stamp))
 
-    async def _rank_in_time(self, model: ModelRecord, request: RerankRequest) -> Ranking:
+    async def _rank_in_time(self, model: ModelRecord, requests: Sequence[RerankRequest]) -> list[Ranking]:
         seconds = self._settings.request_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                return await self._rank(model, request)
+                if len(requests) == 1:
+                    return [await self._rank(model, requests[0])]
+                return await self._rank_all(model, requests)
         except TimeoutError:
             raise errors.deadline_exceeded(seconds) from None
+
+    async def _rank_all(self, model: ModelRecord, requests: Sequence[RerankRequest]) -> list[Ranking]:
+        """All of them or none: the first failure ends the others."""
+        rankings: dict[int, Ranking] = {}
+        left = iter(enumerate(requests))
+
+        async def work() -> None:
+            for place, request in left:
+                rankings[place] = await self._rank(model, request)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(_AT_ONCE, len(requests))):
+                    group.create_task(work())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [rankings[place] for place in range(len(requests))]
 
     async def _rank(self, model: ModelRecord, request: RerankRequest) -> Ranking:
         body = rerank_request.backend_body(request, model)

@@ -1,0 +1,53 @@
+"""Voyage's dialect: `top_k` where others say `top_n`, results under `data`, documents as bare strings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from rerank_gateway.dialects import fields as read
+from rerank_gateway.dialects.call import Fields, Route, Stamp
+from rerank_gateway.rerank_answer import Ranking
+from rerank_gateway.rerank_request import RerankRequest
+
+
+@dataclass(frozen=True, slots=True)
+class VoyageCall:
+    """One query and its documents."""
+
+    model: str
+    requests: tuple[RerankRequest]
+    return_documents: bool
+
+    def answer(self, rankings: Sequence[Ranking], stamp: Stamp) -> bytes:
+        (ranking,), documents = rankings, self.requests[0].documents
+        data: list[dict[str, Any]] = [
+            {"index": index, "relevance_score": score} for index, score in ranking.scores
+        ]
+        if self.return_documents:
+            for entry in data:
+                entry["document"] = documents[entry["index"]]
+        usage = {"total_tokens": ranking.tokens}
+        return orjson.dumps({"object": "list", "data": data, "model": stamp.model, "usage": usage})
+
+
+def speaks(fields: Fields) -> bool:
+    """Whether the body is Voyage's: only its clients send `top_k` or `truncation`."""
+    return fields.get("top_k") is not None or fields.get("truncation") is not None
+
+
+def parse(fields: Fields, route: Route) -> VoyageCall:
+    """Read a body."""
+    return VoyageCall(
+        model=read.model(fields, route),
+        requests=(
+            RerankRequest(
+                query=read.query(fields),
+                documents=read.documents(fields),
+                top_n=read.count(fields, "top_k"),
+                max_tokens_per_doc=None,
+            ),
+        ),
+        return_documents=read.flag(fields, "return_documents", absent=False),
+    )
