@@ -2,7 +2,7 @@
 
 `{"error": {message, type, param, code}, "message", "detail"}` is the superset that OpenAI, Cohere, Jina
 and Voyage clients can all read: some look into `error`, some at `message`, some at `detail`. One is
-different: voyageai before 0.5 fails on an `error` that is an object, so its client gets a string there.
+different: voyageai before 0.5 fails on an `error` that is an object, so its requests get a string there.
 """
 
 from typing import Final

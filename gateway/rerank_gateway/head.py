@@ -30,9 +30,7 @@ _ONCE: Final = frozenset(
         b"transfer-encoding",
     )
 )
-# Sent by Voyage's own client, in each of its versions.
-_VOYAGE: Final = b"x-voyage-client-user-agent"
-_READ: Final = _ONCE | {b"expect", b"x-request-id", _VOYAGE}
+_READ: Final = _ONCE | {b"expect", b"x-request-id"}
 
 
 @dataclass(slots=True)
@@ -40,8 +38,7 @@ class Head:
     """The part of a head that the gateway acts on.
 
     `credential` is the key as sent, None when there is none. `content_length` is None for a chunked body
-    and 0 for no body. `reads_errors_as_text`: an `error` that is an object breaks the client. `problem` is
-    the answer to a head that is refused; the rest may then be incomplete.
+    and 0 for no body. `problem` is the answer to a head that is refused; the rest may then be incomplete.
     """
 
     request_id: str = ""
@@ -50,7 +47,6 @@ class Head:
     content_encoding: bytes = b""
     content_length: int | None = 0
     expects_continue: bool = False
-    reads_errors_as_text: bool = False
     problem: ApiError | None = None
 
 
@@ -80,7 +76,6 @@ def read(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Head:
         content_encoding=seen.get(b"content-encoding", b"").strip().lower(),
         content_length=_body_length(seen),
         expects_continue=b"expect" in seen,
-        reads_errors_as_text=_VOYAGE in seen,
     )
     if size > MAX_HEAD_BYTES:
         head.problem = too_large_head()

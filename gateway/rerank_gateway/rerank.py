@@ -5,7 +5,6 @@ checked first.
 import asyncio
 import random
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -15,14 +14,13 @@ from rerank_gateway.backend import Backend, BackendAnswer, InvalidAnswerError, U
 from rerank_gateway.balancer import SET_ASIDE_SECONDS, Replica
 from rerank_gateway.config import Settings
 from rerank_gateway.dialects import paths
-from rerank_gateway.dialects.call import Stamp
+from rerank_gateway.dialects.call import Call, Stamp, blame
 from rerank_gateway.errors import ApiError
 from rerank_gateway.exchange import Exchange
 from rerank_gateway.head import check_json_body
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.records import ModelRecord
 from rerank_gateway.rerank_answer import Ranking
-from rerank_gateway.rerank_request import RerankRequest
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
 
@@ -69,41 +67,42 @@ class Rerank:
         if not key.allows(model):
             raise errors.model_forbidden(call.model)
         notes["model"] = model.id.name
-        rankings = await exchange.unless_gone(self._rank_in_time(model, call.requests))
+        rankings = await exchange.unless_gone(self._rank_in_time(model, call))
         cut = [ranking.truncated.count for ranking in rankings if ranking.truncated is not None]
         if cut:
             notes["truncated"] = sum(cut)
         stamp = Stamp(model=model.id.name, request_id=exchange.head.request_id, created=int(now))
         await exchange.respond(200, call.answer(rankings, stamp))
 
-    async def _rank_in_time(self, model: ModelRecord, requests: Sequence[RerankRequest]) -> list[Ranking]:
+    async def _rank_in_time(self, model: ModelRecord, call: Call) -> list[Ranking]:
         seconds = self._settings.request_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                if len(requests) == 1:
-                    return [await self._rank(model, requests[0])]
-                return await self._rank_all(model, requests)
+                if len(call.requests) == 1:
+                    return [await self._rank(model, call, 0)]
+                return await self._rank_all(model, call)
         except TimeoutError:
             raise errors.deadline_exceeded(seconds) from None
 
-    async def _rank_all(self, model: ModelRecord, requests: Sequence[RerankRequest]) -> list[Ranking]:
+    async def _rank_all(self, model: ModelRecord, call: Call) -> list[Ranking]:
         """All of them or none: the first failure ends the others."""
         rankings: dict[int, Ranking] = {}
-        left = iter(enumerate(requests))
+        left = iter(range(len(call.requests)))
 
         async def work() -> None:
-            for place, request in left:
-                rankings[place] = await self._rank(model, request)
+            for place in left:
+                rankings[place] = await self._rank(model, call, place)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(_AT_ONCE, len(requests))):
+                for _ in range(min(_AT_ONCE, len(call.requests))):
                     group.create_task(work())
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        return [rankings[place] for place in range(len(requests))]
+        return [rankings[place] for place in range(len(call.requests))]
 
-    async def _rank(self, model: ModelRecord, request: RerankRequest) -> Ranking:
+    async def _rank(self, model: ModelRecord, call: Call, place: int) -> Ranking:
+        request = call.requests[place]
         body = rerank_request.backend_body(request, model)
         replica = self._choose(model)
         if replica is None:
@@ -120,7 +119,7 @@ class Rerank:
             refusal = rerank_answer.refusal(answer.status, answer.body)
             if refusal.status >= 500:
                 _log.warning("backend_refused", **_names(model), status=answer.status)
-            raise refusal
+            raise blame(call, place, refusal)
         try:
             return rerank_answer.parse(answer, request)
         except rerank_answer.BadAnswerError as error:

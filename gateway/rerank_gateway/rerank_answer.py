@@ -14,6 +14,7 @@ from rerank_gateway.backend import BackendAnswer
 from rerank_gateway.errors import ApiError
 from rerank_gateway.rerank_request import RerankRequest
 
+MAX_TOLD: Final = 100  # so many documents that were cut does a replica name
 _MAX_REASON_LENGTH: Final = 1000
 # Whatever could tell where a model runs: URLs, IPv4 and IPv6 addresses with or without a port.
 _ADDRESS: Final = re.compile(

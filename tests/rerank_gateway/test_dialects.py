@@ -1,7 +1,6 @@
 """Every dialect over real sockets: what is asked in it, what the engine gets, what comes back."""
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -273,6 +272,61 @@ async def test_what_is_no_list_of_pairs(
     assert engine.seen == []
 
 
+# Texts that are too long
+
+LONG = "word " * 600
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/rerank", {"query": "q", "documents": ["a", LONG]}, "documents[1]"),
+        ("/v1/rerank", {"query": "q", "documents": ["a", LONG], "top_k": 1}, "documents[1]"),
+        ("/v1/rerank", {"query": "q", "texts": ["a", LONG]}, "texts[1]"),
+        ("/v1/score", {"queries": "q", "items": ["a", LONG]}, "items[1]"),
+        ("/v1/score", {"text_1": ["q", "p", "q"], "text_2": ["a", "b", LONG]}, "text_2[2]"),
+    ],
+)
+async def test_a_refused_text_is_named_as_the_client_named_it(
+    gateway: Running, engine: FakeEngine, path: str, body: dict[str, Any], param: str
+) -> None:
+    engine.reject = True
+    answer = await gateway.rerank({"model": "minilm", **body}, path=path)
+    assert (answer.status, answer.param) == (400, param)
+    assert f"{param} has 600 tokens" in answer.body["message"]
+
+
+async def test_a_refused_number_of_texts_is_named_too(gateway: Running, engine: FakeEngine) -> None:
+    engine.max_documents = 2
+    answer = await gateway.rerank(TEI, path="/models/minilm/rerank")
+    assert (answer.status, answer.param) == (400, "texts")
+    assert "texts holds 3 texts" in answer.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/rerank", {"query": "q", "documents": ["a", LONG], "truncation": False}, "documents[1]"),
+        ("/v1/rerank", {"query": "q", "texts": ["a", LONG], "truncate": False}, "texts[1]"),
+    ],
+)
+async def test_who_wants_no_cut_text_gets_none(
+    gateway: Running, path: str, body: dict[str, Any], param: str
+) -> None:
+    answer = await gateway.rerank({"model": "minilm", **body}, path=path)
+    assert (answer.status, answer.body["message"].split(" ", 1)[0]) == (400, f'"{param}"')
+    wish = next(name for name in ("truncation", "truncate") if name in body)
+    assert f'"{wish}" is false' in answer.body["message"]
+    assert (await gateway.rerank({"model": "minilm", **body, wish: True}, path=path)).status == 200
+
+
+async def test_scores_tell_what_was_cut(gateway: Running) -> None:
+    answer = await gateway.rerank(
+        {"model": "minilm", "text_1": ["q", "p", "q", "p"], "text_2": [LONG, "b", LONG, LONG]}, path="/score"
+    )
+    assert answer.body["meta"] == {"truncated": {"documents": [0, 2, 3], "count": 3}}
+
+
 # Errors
 
 
@@ -281,7 +335,7 @@ async def test_what_is_no_list_of_pairs(
     [
         ("/v1/rerank", ASKED),
         ("/v2/rerank", ASKED),
-        ("/rerank", {**ASKED, "truncation": True}),
+        ("/rerank", {**ASKED, "top_k": 1}),
         ("/models/minilm/rerank", TEI),
         ("/v1/score", {"model": "minilm", "text_1": "a", "text_2": "b"}),
     ],
@@ -298,8 +352,13 @@ async def test_errors_have_one_shape_in_every_dialect(
 
 
 async def test_the_client_that_needs_it_gets_an_error_as_text(gateway: Running) -> None:
-    sent = {"X-Voyage-Client-User-Agent": json.dumps({"bindings_version": "0.3.7"})}
+    """voyageai's: nothing in the head tells it, so it is known by how its bodies end, parsed or not."""
     for key, model in ((None, "minilm"), (MINTED.text, "unknown")):
-        answer = await gateway.rerank(ASKED, model=model, key=key, headers=sent)
+        answer = await gateway.rerank(ASKED, model=model, key=key, top_k=None, truncation=True)
         assert answer.status in (401, 404)
         assert answer.body["error"] == answer.body["message"] == answer.body["detail"]
+        quoted = await gateway.rerank(
+            {"model": model, "query": "q", "documents": ['"truncation": true}']}, key=key
+        )
+        assert quoted.status == answer.status
+        assert quoted.body["error"]["message"] == answer.body["error"]

@@ -54,6 +54,9 @@ class JinaCall:
             }
         )
 
+    def field(self, place: int, index: int | None) -> str:  # noqa: ARG002 - there is one request
+        return "query" if index is None else f"documents[{index}]"
+
 
 def parse(fields: Fields, route: Route, *, version: str = "1", return_documents: bool = True) -> JinaCall:
     """Read a body. `return_documents` is what holds where it says nothing.

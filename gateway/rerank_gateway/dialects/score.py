@@ -7,14 +7,14 @@ vLLM's order (`vllm/entrypoints/pooling/scoring/protocol.py`, ScoreRequest).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from rerank_gateway import errors
 from rerank_gateway.dialects import fields as read
 from rerank_gateway.dialects.call import Fields, Route, Stamp
-from rerank_gateway.rerank_answer import Ranking
+from rerank_gateway.rerank_answer import MAX_TOLD, Ranking, Truncated
 from rerank_gateway.rerank_request import RerankRequest
 
 # Each is a request to a replica.
@@ -29,11 +29,14 @@ _PAIRS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ScoreCall:
-    """`places[i][j]` is the place in the answer of document j of request i."""
+    """`names` are those of the two fields. `places[i][j]` is the place in the answer of document j of
+    request i.
+    """
 
     model: str
     requests: list[RerankRequest]
     places: list[Sequence[int]]
+    names: tuple[str, str]
 
     def answer(self, rankings: Sequence[Ranking], stamp: Stamp) -> bytes:
         scores = {
@@ -53,8 +56,28 @@ class ScoreCall:
                     for place in range(len(scores))
                 ],
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
+                **self._meta(rankings),
             }
         )
+
+    def _meta(self, rankings: Sequence[Ranking]) -> dict[str, Any]:
+        """What was cut, told as the other dialects do; vLLM itself has no word for it."""
+        cut = [(places, r.truncated) for places, r in zip(self.places, rankings, strict=True) if r.truncated]
+        if not cut:
+            return {}
+        documents = sorted(places[index] for places, truncated in cut for index in truncated.documents)
+        whole = Truncated(
+            count=sum(truncated.count for _, truncated in cut),
+            documents=tuple(documents[:MAX_TOLD]),
+            query=any(truncated.query for _, truncated in cut),
+        )
+        return {"meta": {"truncated": whole.as_json()}}
+
+    def field(self, place: int, index: int | None) -> str:
+        first, second = self.names
+        if index is None:
+            return f"{first}[{self.places[place][0]}]" if len(self.requests) > 1 else first
+        return f"{second}[{self.places[place][index]}]"
 
 
 def parse(fields: Fields, route: Route) -> ScoreCall:
@@ -85,6 +108,7 @@ def parse(fields: Fields, route: Route) -> ScoreCall:
             for query, places in grouped.items()
         ],
         places=list(grouped.values()),
+        names=(first, second),
     )
 
 

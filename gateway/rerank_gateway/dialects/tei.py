@@ -8,7 +8,7 @@ import orjson
 
 from rerank_gateway import errors
 from rerank_gateway.dialects import fields as read
-from rerank_gateway.dialects.call import Fields, Route, Stamp
+from rerank_gateway.dialects.call import Fields, Route, Stamp, refuse_cut
 from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.rerank_request import RerankRequest
 
@@ -20,14 +20,20 @@ class TeiCall:
     model: str
     requests: tuple[RerankRequest]
     return_text: bool
+    truncate: bool
 
     def answer(self, rankings: Sequence[Ranking], stamp: Stamp) -> bytes:  # noqa: ARG002 - has no room for it
+        if not self.truncate:
+            refuse_cut(self, rankings, "truncate")
         (ranking,), texts = rankings, self.requests[0].documents
         entries: list[dict[str, Any]] = [{"index": index, "score": score} for index, score in ranking.scores]
         if self.return_text:
             for entry in entries:
                 entry["text"] = texts[entry["index"]]
         return orjson.dumps(entries)
+
+    def field(self, place: int, index: int | None) -> str:  # noqa: ARG002 - there is one request
+        return "query" if index is None else f"texts[{index}]"
 
 
 def speaks(fields: Fields) -> bool:
@@ -58,4 +64,5 @@ def parse(fields: Fields, route: Route) -> TeiCall:
             ),
         ),
         return_text=read.flag(fields, "return_text", absent=False),
+        truncate=read.flag(fields, "truncate", absent=True),
     )

@@ -1,15 +1,19 @@
 """Voyage's dialect: `top_k` where others say `top_n`, results under `data`, documents as bare strings."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from rerank_gateway.dialects import fields as read
-from rerank_gateway.dialects.call import Fields, Route, Stamp
+from rerank_gateway.dialects.call import Fields, Route, Stamp, refuse_cut
 from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.rerank_request import RerankRequest
+
+# Its clients write this field last. In a document's text the quotes would follow backslashes.
+_END: Final = re.compile(rb'(?<!\\)"truncation"\s*:\s*(?:true|false)\s*\}\s*$')
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +23,11 @@ class VoyageCall:
     model: str
     requests: tuple[RerankRequest]
     return_documents: bool
+    truncation: bool
 
     def answer(self, rankings: Sequence[Ranking], stamp: Stamp) -> bytes:
+        if not self.truncation:
+            refuse_cut(self, rankings, "truncation")
         (ranking,), documents = rankings, self.requests[0].documents
         data: list[dict[str, Any]] = [
             {"index": index, "relevance_score": score} for index, score in ranking.scores
@@ -31,10 +38,18 @@ class VoyageCall:
         usage = {"total_tokens": ranking.tokens}
         return orjson.dumps({"object": "list", "data": data, "model": stamp.model, "usage": usage})
 
+    def field(self, place: int, index: int | None) -> str:  # noqa: ARG002 - there is one request
+        return "query" if index is None else f"documents[{index}]"
+
 
 def speaks(fields: Fields) -> bool:
     """Whether the body is Voyage's: only its clients send `top_k` or `truncation`."""
     return fields.get("top_k") is not None or fields.get("truncation") is not None
+
+
+def is_end(tail: bytes) -> bool:
+    """Whether a body that was not parsed is Voyage's, by its end (`exchange.TAIL_BYTES` of it)."""
+    return _END.search(tail) is not None
 
 
 def parse(fields: Fields, route: Route) -> VoyageCall:
@@ -50,4 +65,5 @@ def parse(fields: Fields, route: Route) -> VoyageCall:
             ),
         ),
         return_documents=read.flag(fields, "return_documents", absent=False),
+        truncation=read.flag(fields, "truncation", absent=True),
     )
