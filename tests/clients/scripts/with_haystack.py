@@ -13,9 +13,8 @@ def ranked_by(ranker, query, documents):
 
 
 def haystack_cohere(gateway, key, model, query, documents, top_n):
-    ranker = CohereRanker(
-        api_base_url=gateway, api_key=Secret.from_token(key), model=model, top_k=top_n or 10
-    )
+    top_n = top_n or 10  # this one takes no None
+    ranker = CohereRanker(api_base_url=gateway, api_key=Secret.from_token(key), model=model, top_k=top_n)
     return ranked_by(ranker, query, documents)
 
 

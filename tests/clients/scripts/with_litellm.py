@@ -11,7 +11,11 @@ def by(gateway, key, model, query, documents, top_n, **more):
 
 
 def hosted_vllm(gateway, key, model, query, documents, top_n):
-    return by(gateway, key, "hosted_vllm/" + model, query, documents, top_n)
+    name = "hosted_vllm/" + model
+    answer = litellm.rerank(
+        model=name, api_base=gateway, api_key=key, query=query, documents=documents, top_n=top_n
+    )
+    return [(result["index"], result["relevance_score"]) for result in answer.results]
 
 
 def cohere(gateway, key, model, query, documents, top_n):
