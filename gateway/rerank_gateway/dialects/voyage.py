@@ -12,8 +12,8 @@ from rerank_gateway.dialects.call import Fields, Route, Stamp, refuse_cut
 from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.rerank_request import RerankRequest
 
-# Its clients write this field last. In a document's text the quotes would follow backslashes.
-_END: Final = re.compile(rb'(?<!\\)"truncation"\s*:\s*(?:true|false)\s*\}\s*$')
+# Its clients write this field last. What ends like this is the body's own field: text would end in a quote.
+_END: Final = re.compile(rb'"truncation"\s*:\s*(?:true|false)\s*\}\s*$')
 
 
 @dataclass(frozen=True, slots=True)
