@@ -1,11 +1,12 @@
 # One table of commands. `make help` prints it; the README says what each is for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast parity bench cluster-up cluster-down cluster-env images lint format lock manifests
+.PHONY: help venv demo test test-fast clients parity bench cluster-up cluster-down cluster-env images lint format lock manifests
 
 VENV := .venv
 PY := $(VENV)/bin/python
 RUNTIME := .venv-runtime
+CLIENTS := .venv-clients
 CLUSTER ?= native
 export CLUSTER
 
@@ -26,9 +27,9 @@ demo: venv ## a cluster, the chart, the two example files, and the panda ranked 
 # What is quick to fail comes first; the second part needs what dev/cluster builds, the third all of a node.
 FAST := tests/crds tests/dev_cluster tests/dev_demo tests/rerank_api tests/rerank_gateway tests/rerank_operator tests/rerank_runtime
 PARALLEL := --numprocesses=auto --dist=worksteal
-test: lint ## everything that must hold
+test: lint $(CLIENTS)/frameworks/.stamp $(CLIENTS)/sdks/.stamp ## everything that must hold
 	@$(PY) -m pytest $(PARALLEL) $(FAST)
-	@$(PY) -m pytest --numprocesses=auto --dist=loadfile --durations=10 tests/parity tests/apiserver tests/charts
+	@$(PY) -m pytest --numprocesses=auto --dist=loadfile --durations=10 tests/parity tests/clients tests/apiserver tests/charts
 	@$(PY) -m pytest --durations=25 tests/cluster
 
 test-fast: lint ## what needs no cluster and starts few programs: under a minute
@@ -41,6 +42,16 @@ lint: venv ## format, lint, types, import rules
 
 format: venv ## rewrite the code in the house format
 	@$(VENV)/bin/ruff format --quiet . && $(VENV)/bin/ruff check --quiet --fix .
+
+# What the gateway's clients use. cohere 7 and cohere 5, httpx 0.27 and 0.28 cannot share an environment.
+$(CLIENTS)/%/.stamp: requirements/clients-%.txt | $(VENV)/.stamp
+	@echo "venv: installing $< into $(CLIENTS)/$*"
+	@$(PY) -m venv --clear --without-pip $(CLIENTS)/$*
+	@$(VENV)/bin/uv pip install --quiet --system-certs --python $(CLIENTS)/$*/bin/python --require-hashes -r $<
+	@touch $@
+
+clients: venv $(CLIENTS)/frameworks/.stamp $(CLIENTS)/sdks/.stamp ## the gateway under the client libraries that people use
+	@$(PY) -m pytest --numprocesses=auto tests/clients
 
 # vLLM for the CPU on this machine, as in the image.
 $(RUNTIME)/.stamp: requirements/runtime-torch.txt requirements/runtime-cpu.txt runtime/image/cuda_stand_ins.py parity/make_venv.sh | $(VENV)/.stamp
@@ -81,3 +92,5 @@ lock: ## rewrite requirements/*.txt from pyproject.toml
 	$(UV_COMPILE) --no-deps --constraint requirements/runtime-cpu.txt -o requirements/runtime-cuda.txt requirements/runtime-cuda.in
 	$(UV_COMPILE) -o requirements/build.txt requirements/build.in
 	$(UV_COMPILE) -o requirements/demo-hub.txt requirements/demo-hub.in
+	$(UV_COMPILE) -o requirements/clients-frameworks.txt requirements/clients-frameworks.in
+	$(UV_COMPILE) -o requirements/clients-sdks.txt requirements/clients-sdks.in

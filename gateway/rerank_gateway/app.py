@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI
 
 from rerank_gateway import errors
+from rerank_gateway.dialects import paths
 from rerank_gateway.errors import ApiError, ClientGoneError
 from rerank_gateway.exchange import Exchange, Receive, Scope, Send
 from rerank_gateway.metrics import CONTENT_TYPE, Metrics
@@ -72,7 +73,7 @@ class PublicApp:
     def _handler(self, exchange: Exchange) -> Handler:
         if exchange.head.problem is not None:
             raise exchange.head.problem
-        route = self._routes.get(exchange.path)
+        route = self._routes.get(exchange.path) or self._routes.get(paths.known(exchange.path))
         if route is None:
             raise errors.path_not_found()
         method, handler = route
@@ -103,8 +104,7 @@ def routes(rerank: Handler, models: Handler, documentation: FastAPI) -> dict[str
         await exchange.delegate(documentation)
 
     return {
-        "/v1/rerank": ("POST", rerank),
-        "/rerank": ("POST", rerank),
+        **dict.fromkeys((*paths.PATHS, paths.PER_MODEL), ("POST", rerank)),
         "/v1/models": ("GET", models),
         "/models": ("GET", models),
         "/openapi.json": ("GET", documented),

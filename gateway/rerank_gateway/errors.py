@@ -1,7 +1,8 @@
 """The one shape of every error answer, and the errors by name.
 
 `{"error": {message, type, param, code}, "message", "detail"}` is the superset that OpenAI, Cohere, Jina
-and Voyage clients can all read: some look into `error`, some at `message`, some at `detail`.
+and Voyage clients can all read: some look into `error`, some at `message`, some at `detail`. One is
+different: voyageai before 0.5 fails on an `error` that is an object, so its requests get a string there.
 """
 
 from typing import Final
@@ -35,9 +36,11 @@ class ApiError(Exception):
         self.param = param
         self.headers = headers
 
-    def body(self) -> bytes:
-        """The JSON of the answer."""
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+    def body(self, *, as_text: bool = False) -> bytes:
+        """The JSON of the answer. `as_text`: with an `error` that is a string."""
+        error: str | dict[str, str | None] = self.message
+        if not as_text:
+            error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return orjson.dumps({"error": error, "message": self.message, "detail": self.message})
 
 

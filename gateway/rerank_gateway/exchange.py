@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from rerank_gateway import errors, head
+from rerank_gateway.dialects import voyage
 from rerank_gateway.errors import ApiError, ClientGoneError, Headers
 
 Scope = MutableMapping[str, Any]
@@ -25,6 +26,8 @@ _DROPPED_BYTES: Final = 1024 * 1024
 _DROP_SECONDS: Final = 5.0
 _LINGER_BYTES: Final = 32 * 1024 * 1024
 _LINGER_SECONDS: Final = 5.0
+
+TAIL_BYTES: Final = 64
 
 CLIENT: Final = "rerank.client"  # the ASGI extension that holds it
 
@@ -57,6 +60,7 @@ class Exchange:
         "_receive",
         "_scope",
         "_send",
+        "_tail",
         "_unread",
         "head",
         "method",
@@ -79,6 +83,7 @@ class Exchange:
         self._send = send
         self._closing = closing
         self._unread = self.head.content_length != 0
+        self._tail = b""
 
     async def read_body(self, max_bytes: int) -> bytes:
         """The whole body.
@@ -113,7 +118,9 @@ class Exchange:
             if size > max_bytes:
                 raise head.too_large(max_bytes)
             progress(size)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._tail = body[-TAIL_BYTES:]
+        return body
 
     async def unless_gone(self, work: Awaitable[_T]) -> _T:
         """Await `work`, and cancel it when the client goes away meanwhile. For after the body is read.
@@ -144,6 +151,17 @@ class Exchange:
     ) -> None:
         """Send the answer. A body that was not read is dropped first, or lingers behind the answer."""
         linger = self._unread and not await self._drop_body()
+        await self._answer(status, body, headers, content_type, linger=linger)
+
+    async def refuse(self, error: ApiError) -> None:
+        """Send an error in the one shape that all have, but for the client that cannot read it."""
+        linger = self._unread and not await self._drop_body()
+        body = error.body(as_text=voyage.is_end(self._tail))
+        await self._answer(error.status, body, error.headers, None, linger=linger)
+
+    async def _answer(
+        self, status: int, body: bytes, headers: Headers, content_type: bytes | None, *, linger: bool
+    ) -> None:
         self.status = status
         await self._send(
             {
@@ -163,10 +181,6 @@ class Exchange:
             if not self.head.expects_continue:  # such a client sends nothing before it is asked to
                 await self._drop(_LINGER_BYTES, _LINGER_SECONDS)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def refuse(self, error: ApiError) -> None:
-        """Send an error in the one shape that all have."""
-        await self.respond(error.status, error.body(), headers=error.headers)
 
     async def delegate(self, app: App) -> None:
         """Let another ASGI application answer a request that has no body."""
@@ -194,6 +208,7 @@ class Exchange:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
                         return False
+                    self._tail = (self._tail + message["body"])[-TAIL_BYTES:]
                     if not message["more_body"]:
                         return True
                     dropped += len(message["body"])

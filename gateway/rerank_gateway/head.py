@@ -4,6 +4,7 @@ The HTTP parser (httptools) refuses broken framing by itself, but lets through a
 two Authorization headers and heads of any size; those checks are here. Nothing of the head is forwarded.
 """
 
+import base64
 import re
 import secrets
 from collections.abc import Iterable
@@ -130,7 +131,20 @@ def _credential(seen: dict[bytes, bytes]) -> str | None:
     if b"x-api-key" in seen:
         return seen[b"x-api-key"].decode("latin-1").strip() or None
     scheme, _, credential = seen.get(b"authorization", b"").decode("latin-1").strip().partition(" ")
+    if scheme.lower() == "basic":
+        return _password(credential)
     return credential.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _password(encoded: str) -> str | None:
+    """The password of RFC 7617's Basic scheme. What a client that takes no key sends for a URL with one:
+    http://any:KEY@host.
+    """
+    try:
+        _, _, password = base64.b64decode(encoded.strip(), validate=True).decode("latin-1").partition(":")
+    except ValueError:
+        return None
+    return password or None
 
 
 def _body_length(seen: dict[bytes, bytes]) -> int | None:

@@ -1,147 +1,32 @@
 """`/openapi.json` and `/docs`: the public paths described for people and generators.
 
-FastAPI serves both; the paths are raw routes (`app.py`), so their description is built here from models
-that exist to be read.
+FastAPI serves both; the paths are raw routes (`app.py`), so their description is built here.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from rerank_gateway import wire
+from rerank_gateway.dialects import paths
+
+Json = dict[str, Any]
+
 _REF: Final = "#/components/schemas/{model}"
-
-
-class TextDocument(BaseModel):
-    """A document as an object; other fields of it are ignored."""
-
-    text: str
-
-
-class RerankBody(BaseModel):
-    """Texts to rank. Unknown fields are ignored, null means absent."""
-
-    model: Annotated[str, Field(description="A model's name, alias or repository id.")]
-    query: Annotated[str, Field(min_length=1, description="What the documents are compared with.")]
-    documents: Annotated[list[str | TextDocument], Field(min_length=1, description="The texts to rank.")]
-    top_n: Annotated[int | None, Field(ge=0, description="How many results to return; all when absent.")] = (
-        None
-    )
-    max_tokens_per_doc: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            description="Cut longer documents to so many tokens. The model's own limits hold besides: what "
-            "is longer than those is cut too, or refused with 400, as the model's owner has it.",
-        ),
-    ] = None
-    return_documents: Annotated[
-        bool | None, Field(description="Whether results carry their document; true when absent.")
-    ] = None
-
-
-class Result(BaseModel):
-    """One document's place in the ranking."""
-
-    index: Annotated[int, Field(description="The document's place in the request, from 0.")]
-    relevance_score: float
-    document: TextDocument | None = None
-
-
-class Usage(BaseModel):
-    """Tokens that the model read."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class ApiVersion(BaseModel):
-    """The dialect that the answer speaks."""
-
-    version: str
-
-
-class BilledUnits(BaseModel):
-    """Cohere's unit: one query with up to 100 documents."""
-
-    search_units: int
-
-
-class Tokens(BaseModel):
-    """Tokens that the model read, where Cohere's clients look for them."""
-
-    input_tokens: int
-
-
-class Truncated(BaseModel):
-    """What was too long and cut at its end."""
-
-    documents: Annotated[
-        list[int], Field(description="Places in the request of the documents that were cut, 100 at most.")
-    ]
-    count: Annotated[int, Field(description="How many documents were cut.")]
-    query: Annotated[bool, Field(description="Whether the query was cut too; absent where it was not.")] = (
-        False
-    )
-
-
-class Meta(BaseModel):
-    """Accounting in Cohere's shape, and what was cut."""
-
-    api_version: ApiVersion
-    billed_units: BilledUnits
-    tokens: Tokens
-    truncated: Annotated[Truncated | None, Field(description="Absent where nothing was cut.")] = None
-
-
-class RerankAnswer(BaseModel):
-    """Results from best to worst, ties in the order of the request."""
-
-    id: str
-    object: Annotated[Literal["list"] | None, Field(description="On /v1 paths only.")] = None
-    model: str
-    results: list[Result]
-    usage: Usage
-    meta: Meta
-
-
-class Model(BaseModel):
-    """A model that the key may call."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: Annotated[str, Field(description="The namespace.")]
-    root: Annotated[str | None, Field(description="The repository id.")]
-    aliases: list[str]
-    ready: Annotated[bool, Field(description="Whether a replica is ready now.")]
-    category: Literal["reranker"]
-    max_model_len: Annotated[int | None, Field(description="Tokens of query and document together.")]
-
-
-class ModelList(BaseModel):
-    """Every model that the key may call."""
-
-    object: Annotated[Literal["list"] | None, Field(description="On /v1 paths only.")] = None
-    data: list[Model]
-
-
-class ErrorDetail(BaseModel):
-    """`param` names the field at fault."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class Error(BaseModel):
-    """The shape of every error: the superset that OpenAI, Cohere, Jina and Voyage clients can read."""
-
-    error: ErrorDetail
-    message: str
-    detail: str
+_MODELS: Final = (
+    wire.RerankBody,
+    wire.RerankAnswer,
+    wire.VoyageBody,
+    wire.VoyageAnswer,
+    wire.TeiBody,
+    wire.TeiEntry,
+    wire.ScoreBody,
+    wire.ScoreAnswer,
+    wire.ModelList,
+    wire.Error,
+)
 
 
 _ERRORS: Final = {
@@ -169,24 +54,22 @@ def documentation(version: str) -> FastAPI:
 
 
 def _description(version: str) -> dict[str, Any]:
-    _, definitions = models_json_schema(
-        [(model, "validation") for model in (RerankBody, RerankAnswer, ModelList, Error)], ref_template=_REF
-    )
-    rerank = {
-        "summary": "Rank documents by their relevance to a query",
-        "requestBody": {"required": True, "content": _json("RerankBody")},
-        "responses": _responses("RerankAnswer", _ERRORS),
-    }
+    _, definitions = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
+    in_path = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
     models = {
         "summary": "List the models that this key may call",
-        "responses": _responses("ModelList", {401: _ERRORS[401]}),
+        "responses": _responses(_ref(wire.ModelList), {401: _ERRORS[401]}),
     }
     return {
         "openapi": "3.1.0",
         "info": {"title": "rerank-gateway", "version": version},
         "paths": {
-            "/v1/rerank": {"post": {**rerank, "operationId": "rerank"}},
-            "/rerank": {"post": {**rerank, "operationId": "rerank_plain"}},
+            "/v1/rerank": {"post": {**_RANK, "operationId": "rerank"}},
+            "/rerank": {"post": {**_RANK, "operationId": "rerank_plain"}},
+            "/v2/rerank": {"post": {**_RANK_V2, "operationId": "rerank_v2"}},
+            paths.PER_MODEL: {"post": {**_RANK, "operationId": "rerank_with_model", "parameters": [in_path]}},
+            "/v1/score": {"post": {**_SCORE, "operationId": "score"}},
+            "/score": {"post": {**_SCORE, "operationId": "score_plain"}},
             "/v1/models": {"get": {**models, "operationId": "models"}},
             "/models": {"get": {**models, "operationId": "models_plain"}},
         },
@@ -195,18 +78,52 @@ def _description(version: str) -> dict[str, Any]:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The key as the password, for clients that have a place for a URL only.",
+                },
             },
         },
-        "security": [{"bearer": []}, {"apiKey": []}],
+        "security": [{"bearer": []}, {"apiKey": []}, {"basic": []}],
     }
 
 
-def _responses(schema: str, failures: dict[int, str]) -> dict[str, Any]:
+def _responses(schema: Json, failures: dict[int, str]) -> Json:
+    error = _json(_ref(wire.Error))
     return {
         "200": {"description": "Success", "content": _json(schema)},
-        **{str(code): {"description": text, "content": _json("Error")} for code, text in failures.items()},
+        **{str(code): {"description": text, "content": error} for code, text in failures.items()},
     }
 
 
-def _json(schema: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(model=schema)}}}
+def _ref(model: type[BaseModel]) -> Json:
+    return {"$ref": _REF.format(model=model.__name__)}
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _post(summary: str, bodies: list[type[BaseModel]], answers: list[Json]) -> Json:
+    """An operation whose answer has the dialect of its body."""
+    body = {"anyOf": [_ref(model) for model in bodies]} if len(bodies) > 1 else _ref(bodies[0])
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": _json(body)},
+        "responses": _responses({"anyOf": answers} if len(answers) > 1 else answers[0], _ERRORS),
+    }
+
+
+_RANKING: Final = "Rank documents by their relevance to a query"
+_RANK: Final = _post(
+    _RANKING,
+    [wire.RerankBody, wire.VoyageBody, wire.TeiBody],
+    [
+        _ref(wire.RerankAnswer),
+        _ref(wire.VoyageAnswer),
+        {"type": "array", "items": _ref(wire.TeiEntry)},
+    ],
+)
+_RANK_V2: Final = _post(_RANKING, [wire.RerankBody], [_ref(wire.RerankAnswer)])
+_SCORE: Final = _post("Score pairs of texts", [wire.ScoreBody], [_ref(wire.ScoreAnswer)])

@@ -1,4 +1,6 @@
-"""`POST /v1/rerank`: from the head of a request to a ranking. What is cheapest to refuse is checked first."""
+"""From the head of a request for a ranking, in any dialect, to its answer. What is cheapest to refuse is
+checked first.
+"""
 
 import asyncio
 import random
@@ -11,17 +13,20 @@ from rerank_gateway import auth, balancer, errors, rerank_answer, rerank_request
 from rerank_gateway.backend import Backend, BackendAnswer, InvalidAnswerError, UnreachableError
 from rerank_gateway.balancer import SET_ASIDE_SECONDS, Replica
 from rerank_gateway.config import Settings
+from rerank_gateway.dialects import paths
+from rerank_gateway.dialects.call import Call, Stamp, blame
 from rerank_gateway.errors import ApiError
 from rerank_gateway.exchange import Exchange
 from rerank_gateway.head import check_json_body
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.records import ModelRecord
 from rerank_gateway.rerank_answer import Ranking
-from rerank_gateway.rerank_request import RerankRequest
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
 
 _NO_REPLICA_RETRY_SECONDS: Final = 5
+# Of one client request, where it becomes several.
+_AT_ONCE: Final = 8
 _SUCCESSOR_SECONDS: Final = 2.0
 _SUCCESSOR_POLL_SECONDS: Final = 0.05
 
@@ -49,39 +54,55 @@ class Rerank:
             ClientGoneError: nobody is left to answer.
         """
         notes = exchange.notes
-        key = auth.authenticate(self._state, exchange.head.credential, time.time())
+        now = time.time()
+        key = auth.authenticate(self._state, exchange.head.credential, now)
         notes["key"] = key.key_id
         notes["namespace"] = key.id.namespace
         check_json_body(exchange.head, self._settings.max_body_bytes)
-        request = rerank_request.parse(await exchange.read_body(self._settings.max_body_bytes))
-        notes["documents"] = len(request.documents)
-        model = self._state.resolve(key.id.namespace, request.model)
+        call = paths.parse(exchange.path, await exchange.read_body(self._settings.max_body_bytes))
+        notes["documents"] = sum(len(request.documents) for request in call.requests)
+        model = self._state.resolve(key.id.namespace, call.model)
         if model is None:
-            raise errors.model_not_found(request.model)
+            raise errors.model_not_found(call.model)
         if not key.allows(model):
-            raise errors.model_forbidden(request.model)
+            raise errors.model_forbidden(call.model)
         notes["model"] = model.id.name
-        ranking = await exchange.unless_gone(self._rank_in_time(model, request))
-        if ranking.truncated is not None:
-            notes["truncated"] = ranking.truncated.count
-        body = rerank_answer.build(
-            request,
-            ranking,
-            model=model.id.name,
-            request_id=exchange.head.request_id,
-            listed=exchange.path.startswith("/v1/"),
-        )
-        await exchange.respond(200, body)
+        rankings = await exchange.unless_gone(self._rank_in_time(model, call))
+        cut = [ranking.truncated.count for ranking in rankings if ranking.truncated is not None]
+        if cut:
+            notes["truncated"] = sum(cut)
+        stamp = Stamp(model=model.id.name, request_id=exchange.head.request_id, created=int(now))
+        await exchange.respond(200, call.answer(rankings, stamp))
 
-    async def _rank_in_time(self, model: ModelRecord, request: RerankRequest) -> Ranking:
+    async def _rank_in_time(self, model: ModelRecord, call: Call) -> list[Ranking]:
         seconds = self._settings.request_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                return await self._rank(model, request)
+                if len(call.requests) == 1:
+                    return [await self._rank(model, call, 0)]
+                return await self._rank_all(model, call)
         except TimeoutError:
             raise errors.deadline_exceeded(seconds) from None
 
-    async def _rank(self, model: ModelRecord, request: RerankRequest) -> Ranking:
+    async def _rank_all(self, model: ModelRecord, call: Call) -> list[Ranking]:
+        """All of them or none: the first failure ends the others."""
+        rankings: dict[int, Ranking] = {}
+        left = iter(range(len(call.requests)))
+
+        async def work() -> None:
+            for place in left:
+                rankings[place] = await self._rank(model, call, place)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(_AT_ONCE, len(call.requests))):
+                    group.create_task(work())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [rankings[place] for place in range(len(call.requests))]
+
+    async def _rank(self, model: ModelRecord, call: Call, place: int) -> Ranking:
+        request = call.requests[place]
         body = rerank_request.backend_body(request, model)
         replica = self._choose(model)
         if replica is None:
@@ -98,7 +119,7 @@ class Rerank:
             refusal = rerank_answer.refusal(answer.status, answer.body)
             if refusal.status >= 500:
                 _log.warning("backend_refused", **_names(model), status=answer.status)
-            raise refusal
+            raise blame(call, place, refusal)
         try:
             return rerank_answer.parse(answer, request)
         except rerank_answer.BadAnswerError as error:

@@ -1,7 +1,5 @@
-"""From a replica's answer to the gateway's own. Pure.
-
-Documents in the answer come from the request, scores and indexes from the replica, and the order from
-here: by score, ties by index.
+"""What a replica answered: a ranking, in the order that is decided here (by score, ties by index), or a
+refusal. Pure. How clients read it is for `dialects`.
 """
 
 import math
@@ -16,7 +14,7 @@ from rerank_gateway.backend import BackendAnswer
 from rerank_gateway.errors import ApiError
 from rerank_gateway.rerank_request import RerankRequest
 
-_DOCUMENTS_PER_SEARCH_UNIT: Final = 100  # Cohere's unit: one query with up to 100 documents
+MAX_TOLD: Final = 100  # so many documents that were cut does a replica name
 _MAX_REASON_LENGTH: Final = 1000
 # Whatever could tell where a model runs: URLs, IPv4 and IPv6 addresses with or without a port.
 _ADDRESS: Final = re.compile(
@@ -38,6 +36,10 @@ class Truncated:
     count: int
     documents: tuple[int, ...]
     query: bool
+
+    def as_json(self) -> dict[str, Any]:
+        query = {"query": True} if self.query else {}
+        return {"documents": self.documents, "count": self.count, **query}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,39 +89,6 @@ def _truncated(report: bytes, count: int) -> Truncated | None:
     if int(found[1]) > count or any(index >= count for index in documents):
         raise BadAnswerError("a report of cut documents that are not in the request")
     return Truncated(int(found[1]), documents, query=found[3] is not None)
-
-
-def build(request: RerankRequest, ranking: Ranking, *, model: str, request_id: str, listed: bool) -> bytes:
-    """The answer for the client. `listed` adds `object: "list"`, which clients of `/rerank` refuse."""
-    documents = request.documents
-    results: list[dict[str, Any]]
-    if request.return_documents:
-        results = [
-            {"index": index, "relevance_score": score, "document": {"text": documents[index]}}
-            for index, score in ranking.scores
-        ]
-    else:
-        results = [{"index": index, "relevance_score": score} for index, score in ranking.scores]
-    return orjson.dumps(
-        {
-            "id": f"rerank-{request_id}",
-            **({"object": "list"} if listed else {}),
-            "model": model,
-            "results": results,
-            "usage": {"prompt_tokens": ranking.tokens, "total_tokens": ranking.tokens},
-            "meta": {
-                "api_version": {"version": "1"},
-                "billed_units": {"search_units": -(-len(documents) // _DOCUMENTS_PER_SEARCH_UNIT)},
-                "tokens": {"input_tokens": ranking.tokens},
-                **({"truncated": _report(ranking.truncated)} if ranking.truncated else {}),
-            },
-        }
-    )
-
-
-def _report(truncated: Truncated) -> dict[str, Any]:
-    query = {"query": True} if truncated.query else {}
-    return {"documents": truncated.documents, "count": truncated.count, **query}
 
 
 def refusal(status: int, body: bytes) -> ApiError:

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from rerank_gateway import rerank_answer, rerank_request
 from rerank_gateway.backend import BackendAnswer
+from rerank_gateway.dialects import paths
+from rerank_gateway.dialects.call import Call, Stamp
 from rerank_gateway.errors import ApiError
 from rerank_gateway.head import read
 from rerank_gateway.records import Kind, ModelRecord, parse
+from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.rerank_request import RerankRequest
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
@@ -27,12 +30,27 @@ anything = st.recursive(
     max_leaves=8,
 )
 document = st.text(max_size=30) | st.fixed_dictionaries({"text": st.text(max_size=30)})
+documents = st.lists(document, min_size=1, max_size=5)
+MAY_BE_MISSING = ("model", "query", "documents", "queries", "items", "data_1", "data_2", "text_1", "text_2")
+path = st.sampled_from([*paths.PATHS, "/models/minilm/rerank"])
 fields = st.fixed_dictionaries(
     {},
     optional={
         "model": st.just("minilm") | anything,
         "query": st.text(min_size=1, max_size=30) | anything,
-        "documents": st.lists(document, min_size=1, max_size=5) | anything,
+        "documents": documents | anything,
+        "texts": documents | anything,
+        "queries": document | documents | anything,
+        "items": document | documents | anything,
+        "data_1": document | documents | anything,
+        "data_2": document | documents | anything,
+        "text_1": document | documents | anything,
+        "text_2": document | documents | anything,
+        "top_k": st.integers(-2, 9) | anything,
+        "truncation": st.booleans() | anything,
+        "rank_fields": st.lists(st.sampled_from(["text", "title"])) | anything,
+        "raw_scores": st.booleans() | anything,
+        "return_text": st.booleans() | anything,
         "top_n": st.integers(-2, 9) | st.sampled_from(["2", " 3 ", "x", 2.0]) | anything,
         "max_tokens_per_doc": st.integers(-2, 9999) | anything,
         "return_documents": st.booleans() | anything,
@@ -50,41 +68,53 @@ def record(body: objects.Object) -> ModelRecord:
 MODEL = record(objects.model())
 
 
-def outcome(body: bytes) -> RerankRequest | ApiError:
+def outcome(path: str, body: bytes) -> Call | ApiError:
     try:
-        return rerank_request.parse(body)
+        return paths.parse(path, body)
     except ApiError as error:
         return error
 
 
-@settings(max_examples=150, deadline=None)
-@given(fields)
-def test_a_body_is_refused_by_name_or_fits_the_strict_engine(body: dict[str, Any]) -> None:
-    request = outcome(json.dumps(body).encode())
-    if isinstance(request, ApiError):
-        assert request.status == 400
-        named = (request.param or "model").split("[")[0]
-        assert named in ("model", "query", "documents") or named in body
+@settings(max_examples=400, deadline=None)
+@given(path, fields)
+def test_a_body_is_refused_by_name_or_fits_the_strict_engine(path: str, body: dict[str, Any]) -> None:
+    call = outcome(path, json.dumps(body).encode())
+    if isinstance(call, ApiError):
+        assert call.status == 400
+        named = (call.param or "model").split("[")[0]
+        assert named in MAY_BE_MISSING or named in body
+        assert call.code == "invalid_json" or named in str(call)
         return
-    sent = json.loads(rerank_request.backend_body(request, MODEL))
-    strict = Strict.model_validate(sent)
-    assert set(sent) <= {"model", "query", "documents", "top_n", "max_tokens_per_doc"}
-    assert strict.documents == request.documents
-    assert strict.max_tokens_per_doc == (request.max_tokens_per_doc or 0)
-    assert 0 <= strict.top_n <= len(request.documents)
-    assert request.estimated_tokens > 0
+    assert call.requests
+    for request in call.requests:
+        sent = json.loads(rerank_request.backend_body(request, MODEL))
+        strict = Strict.model_validate(sent)
+        assert set(sent) <= {"model", "query", "documents", "top_n", "max_tokens_per_doc"}
+        assert strict.documents == request.documents
+        assert strict.max_tokens_per_doc == (request.max_tokens_per_doc or 0)
+        assert 0 <= strict.top_n <= len(request.documents)
+        assert request.estimated_tokens > 0
+    rankings = [_ranked(request) for request in call.requests]
+    answer = json.loads(call.answer(rankings, Stamp("minilm", "r", 1)))
+    assert str(answer).count("score': ") == sum(len(ranking.scores) for ranking in rankings)
+
+
+def _ranked(request: RerankRequest) -> Ranking:
+    """The documents as they came, each worse than the one before."""
+    count = min(request.top_n or len(request.documents), len(request.documents))
+    return Ranking([(index, -float(index)) for index in range(count)], count)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=200))
-def test_bytes_are_a_body_or_a_400(body: bytes) -> None:
-    refused = outcome(body)
+@given(path, st.binary(max_size=200))
+def test_bytes_are_a_body_or_a_400(path: str, body: bytes) -> None:
+    refused = outcome(path, body)
     if isinstance(refused, ApiError):
         assert refused.status == 400
         assert json.loads(refused.body())["message"]
 
 
-REQUEST = RerankRequest("minilm", "q", ["a", "b", "c"], None, None, return_documents=True)
+REQUEST = RerankRequest("q", ["a", "b", "c"], None, None)
 result = st.fixed_dictionaries({"index": st.integers(-1, 4) | anything, "relevance_score": anything})
 
 
@@ -118,10 +148,31 @@ def test_an_answer_is_a_whole_ranking_or_refused(answer: Any) -> None:
     assert sorted(index for index, _ in ranking.scores) == [0, 1, 2]
     ordered = [score for _, score in ranking.scores]
     assert ordered == sorted(ordered, reverse=True)
-    built = json.loads(rerank_answer.build(REQUEST, ranking, model="m", request_id="r", listed=True))
-    assert [entry["document"]["text"] for entry in built["results"]] == [
-        REQUEST.documents[index] for index, _ in ranking.scores
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=5)), min_size=2, max_size=20))
+def test_scores_of_pairs_come_back_in_their_order(pairs: list[tuple[str, str]]) -> None:
+    body = {"model": "m", "text_1": [first for first, _ in pairs], "text_2": [second for _, second in pairs]}
+    call = outcome("/score", json.dumps(body).encode())
+    assert not isinstance(call, ApiError)
+    assert len(call.requests) == len({first for first, _ in pairs})
+    known = {pair: float(number) for number, pair in enumerate(dict.fromkeys(pairs))}
+    rankings = [
+        Ranking(
+            sorted(
+                ((index, known[request.query, text]) for index, text in enumerate(request.documents)),
+                key=lambda entry: -entry[1],
+            ),
+            1,
+        )
+        for request in call.requests
     ]
+    answer = json.loads(call.answer(rankings, Stamp("m", "r", 1)))
+    assert [(entry["index"], entry["score"]) for entry in answer["data"]] == [
+        (place, known[pair]) for place, pair in enumerate(pairs)
+    ]
+    assert answer["usage"]["total_tokens"] == len(call.requests)
 
 
 RANKED = json.dumps(
@@ -140,7 +191,9 @@ RANKED = json.dumps(
 )
 def test_a_report_is_told(report: bytes, told: Any) -> None:
     ranking = rerank_answer.parse(BackendAnswer(200, RANKED, report), REQUEST)
-    built = json.loads(rerank_answer.build(REQUEST, ranking, model="m", request_id="r", listed=True))
+    call = outcome("/rerank", json.dumps({**BODY, "documents": REQUEST.documents}).encode())
+    assert not isinstance(call, ApiError)
+    built = json.loads(call.answer([ranking], Stamp("m", "r", 1)))
     assert built["meta"].get("truncated") == told
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from rerank_api import keys
+from rerank_gateway import wire
 from rerank_gateway.config import Settings
+from rerank_gateway.dialects import paths
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import MINTED, Running, running, slice_of, until
@@ -67,14 +69,24 @@ async def test_a_narrow_key_sees_its_models_only(gateway: Running) -> None:
 
 async def test_the_description_covers_every_path_and_real_answers(gateway: Running) -> None:
     description = (await gateway.get("/openapi.json", key=None)).body
-    assert set(description["paths"]) == {"/v1/rerank", "/rerank", "/v1/models", "/models"}
+    assert set(description["paths"]) == {*paths.PATHS, paths.PER_MODEL, "/v1/models", "/models"}
     schemas = description["components"]["schemas"]
     text = json.dumps(description)
     for reference in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert reference in schemas
-    assert set((await gateway.rerank()).body) == set(schemas["RerankAnswer"]["properties"])
-    assert set((await gateway.get("/v1/models")).body) == set(schemas["ModelList"]["properties"])
-    assert set((await gateway.rerank(b"")).body) == set(schemas["Error"]["properties"])
+    for model, body in (
+        (wire.RerankAnswer, (await gateway.rerank()).body),
+        (wire.RerankAnswer, (await gateway.rerank(documents=["word " * 600])).body),
+        (wire.RerankAnswer, (await gateway.rerank(path="/v2/rerank")).body),
+        (wire.VoyageAnswer, (await gateway.rerank(top_k=2, return_documents=True)).body),
+        (wire.TeiEntry, (await gateway.rerank(texts=["a"], return_text=True)).body[0]),
+        (wire.ScoreAnswer, (await gateway.rerank(queries=["q"], path="/v1/score")).body),
+        (wire.ScoreAnswer, (await gateway.rerank(queries="q", items="word " * 600, path="/score")).body),
+        (wire.ModelList, (await gateway.get("/v1/models")).body),
+        (wire.Error, (await gateway.rerank(b"")).body),
+    ):
+        assert model.model_validate(body).model_dump(exclude_unset=True) == body
+        assert model.__name__ in schemas
     page = await gateway.get("/docs", key=None)
     assert page.status == 200
     assert b"/openapi.json" in page.body

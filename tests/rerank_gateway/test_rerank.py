@@ -1,6 +1,7 @@
 """The data path over real sockets, from a client's request to a strict engine and back."""
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -15,6 +16,12 @@ from tests.rerank_gateway.harness import BODY, MASTER, MINTED, PANDA, Running, r
 
 # A character of the secret is another: the checksum is wrong.
 MISTYPED = MINTED.text[:20] + ("b" if MINTED.text[20] == "a" else "a") + MINTED.text[21:]
+
+
+def basic(user: str, password: str) -> str:
+    """What an HTTP client sends for http://user:password@host."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -164,6 +171,10 @@ async def test_a_key_stops_at_the_next_request_when_it_is_deleted(gateway: Runni
         ({}, 401),
         ({"Authorization": MINTED.text}, 401),
         ({"Authorization": f"Basic {MINTED.text}"}, 401),
+        ({"Authorization": basic("any", MINTED.text)}, 200),
+        ({"Authorization": basic("", MINTED.text).replace("Basic", "basic")}, 200),
+        ({"Authorization": basic(MINTED.text, "")}, 401),
+        ({"Authorization": "Basic é"}, 401),
         ({"Authorization": "Bearer "}, 401),
         ({"Authorization": f"Bearer {MINTED.text[:-1]}"}, 401),
         (
