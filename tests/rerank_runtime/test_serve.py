@@ -257,7 +257,7 @@ async def test_a_users_own_cases_must_hold(start: Start, fake_vllm: FakeVllm) ->
     pod = await start(verification=Verification(Mode.REQUIRED, (own,)))
     status = await pod.phase("Failed")
     assert status["reason"] == "ScoresInverted"
-    assert "1 of 6 your own pairs" in status["message"]
+    assert "1 of 1 in spec.scoring.verification.cases" in status["message"]
     assert status["verification"]["cases"][0] == {"query": "panda bear", "relevant": 0.0, "irrelevant": 1.0}
 
 

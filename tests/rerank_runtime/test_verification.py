@@ -97,7 +97,7 @@ def test_good_scores_pass(plan: ServePlan, observation: Observation) -> None:
         (seen((0.5, 0.5)), Reason.SCORES_CONSTANT, "the same score, 0.5"),
         (seen((0.1, 0.9)), Reason.SCORES_INVERTED, "5 of 5"),
         (seen((0.9, 0.1), (0.5, 0.6), (0.9, 0.1)), Reason.SCORES_INVERTED, "1 of 5"),
-        (seen(own=(0.4, 0.6)), Reason.SCORES_INVERTED, "1 of 6 your own pairs"),
+        (seen(own=(0.4, 0.6)), Reason.SCORES_INVERTED, "1 of 1 in spec.scoring.verification.cases"),
         (seen(others=(0.1, 0.9)), Reason.SCORES_INVERTED, "all 7 languages besides English"),
         (seen((0.9, 0.1), (0.5, 0.5), (0.9, 0.1)), Reason.SCORES_TOO_CLOSE, "1 of 5"),
         (seen((0.503, 0.5)), Reason.SCORES_TOO_CLOSE, "5 of 5"),

@@ -61,11 +61,13 @@ def inverted(_plan: ServePlan, seen: Observation) -> Failure | None:
     wrong = [answer for answer in pairs if _difference(answer) < -SAME]
     if not wrong:
         return None
-    whose = "your own" if all(answer.case.own for answer in wrong) else "known"
+    which = f"{len(pairs)} known pairs"
+    if all(answer.case.own for answer in wrong):
+        own = sum(answer.case.own for answer in pairs)
+        which = f"{own} in spec.scoring.verification.cases"
     return Failure(
         Reason.SCORES_INVERTED,
-        f"The model ranks {len(wrong)} of {len(pairs)} {whose} pairs in the wrong order, first "
-        f"{_told(wrong[0])}.",
+        f"The model ranks {len(wrong)} of {which} in the wrong order, first {_told(wrong[0])}.",
     )
 
 
