@@ -20,6 +20,8 @@ from rerank_runtime.options import Method, Options
 from tests.rerank_runtime import faulty_hub
 from tests.rerank_runtime.faulty_hub import REPO, FaultyHub, assert_complete, refused, run, settings
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 60.0
 FILES = faulty_hub.model_files()
 SECOND = faulty_hub.model_files(seed=1)

@@ -26,6 +26,8 @@ from rerank_runtime.intake import IntakeSettings
 from rerank_runtime.options import Method
 from tests.rerank_runtime import tokenizer_kinds as kinds
 
+pytestmark = pytest.mark.slow
+
 TOKEN, INTERNAL = "backend", "internal"
 BODY = {"model": "m", "query": "a panda", "documents": ["hi", "a bear"]}
 CONTEXT = 32

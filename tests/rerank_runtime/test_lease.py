@@ -13,6 +13,8 @@ import pytest
 from rerank_runtime import lease
 from rerank_runtime.lease import Lease
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 20.0
 
 

@@ -1,0 +1,102 @@
+"""What stands in the way of fetching: a volume that is full, a hub that is down. Both are told and heal."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.objects import REFUSED, condition, is_true, model
+from tests.cluster.harness.waiting import wait_for
+
+NAMESPACE, VOLUME = "rerank-test-storage", "rerank-test-store"
+REPO = "sentence-transformers/all-MiniLM-L6-v2"
+# Its weights take 87 MiB.
+TOO_SMALL, LARGE_ENOUGH = "32m", "256m"
+# The kubelet tries again 10, 20, 40 s after each failure.
+RETRY_SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def store(
+    cluster: Cluster, release: object, namespace_of_module: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A small file system of the node's, as a volume of the namespace's."""
+    path = tmp_path_factory.mktemp("store")
+    path.parent.chmod(0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TOO_SMALL},mode=0777", VOLUME, path], check=True)
+    shared = {
+        "accessModes": ["ReadWriteMany"],
+        "storageClassName": VOLUME,
+    }
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": VOLUME},
+        "spec": {
+            **shared,
+            "capacity": {"storage": "1Gi"},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": str(path), "type": "Directory"},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "store", "namespace": namespace_of_module},
+        "spec": {**shared, "volumeName": VOLUME, "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    cluster.kubectl("delete", "pv", VOLUME, "--ignore-not-found")
+    cluster.kubectl.apply(volume, claim)
+    try:
+        yield path
+    finally:
+        cluster.kubectl("delete", "md", "--all", f"--namespace={NAMESPACE}")
+        wait_for("no pod uses it", lambda: not cluster.api.list("pods", NAMESPACE), seconds=90)
+        cluster.kubectl("delete", "pv", VOLUME, "--wait=false")
+        subprocess.run(["umount", path], check=True)
+
+
+def test_a_volume_that_is_full_is_told_and_heals(cluster: Cluster, store: Path) -> None:
+    storage = {"persistentVolumeClaim": {"claimName": "store"}}
+    both = [model(name, NAMESPACE, REPO, resources=REFUSED, storage=storage) for name in ("one", "two")]
+    cluster.kubectl.apply(*both)
+    for name in ("one", "two"):
+        ready = cluster.wait_reason(name, NAMESPACE, "DiskFull", seconds=60)
+        assert "GiB" in ready["message"]
+        assert condition(cluster.model(name, NAMESPACE), "Downloaded")["reason"] == "DiskFull"
+
+    subprocess.run(["mount", "-o", f"remount,size={LARGE_ENOUGH}", store], check=True)
+
+    def downloaded() -> bool:
+        return all(is_true(cluster.model(name, NAMESPACE), "Downloaded") for name in ("one", "two"))
+
+    wait_for("both are downloaded", downloaded, seconds=RETRY_SECONDS, story=cluster.story(NAMESPACE))
+
+
+def test_both_models_share_one_folder(cluster: Cluster, store: Path) -> None:
+    [folder] = [path for path in store.glob("sentence-transformers--all-MiniLM-L6-v2/*") if path.is_dir()]
+    assert (folder / "model" / "model.safetensors").stat().st_size > 80_000_000
+    assert not list(store.glob("*/*.partial"))
+    pods = cluster.api.list("pods", NAMESPACE)
+    assert {pod["metadata"]["labels"]["rerank.dev/model"] for pod in pods} == {"one", "two"}
+
+
+def test_a_hub_that_is_down_is_told_and_heals(cluster: Cluster, namespace_of_module: str) -> None:
+    def scale_hub(replicas: int) -> None:
+        cluster.kubectl("scale", "deployment/demo-hub", "--namespace=demo-hub", f"--replicas={replicas}")
+
+    scale_hub(0)
+    try:
+        wait_for("the hub is down", lambda: not cluster.api.list("pods", "demo-hub"), seconds=60)
+        cluster.kubectl.apply(model("hubless", NAMESPACE, REPO, resources=REFUSED))
+        cluster.wait_reason("hubless", NAMESPACE, "HubUnreachable", seconds=90)
+    finally:
+        scale_hub(1)
+    wait_for(
+        "it is downloaded",
+        lambda: is_true(cluster.model("hubless", NAMESPACE), "Downloaded"),
+        seconds=RETRY_SECONDS,
+        story=cluster.story(NAMESPACE),
+    )
