@@ -86,7 +86,7 @@ def build(root: Path) -> dict[str, Branches]:
         "demo/nan": write(root, "demo/nan", {"main": model(nan, "Gives no number.")}),
         "demo/truncated": write(root, "demo/truncated", {"main": cut}),
         "demo/faults": write(root, "demo/faults", _faults(good, config)),
-        "demo/not-a-reranker": write(root, "demo/not-a-reranker", {"main": _generator(tokenizer)}),
+        "demo/language-model": write(root, "demo/language-model", {"main": _generator(tokenizer)}),
     }
 
 

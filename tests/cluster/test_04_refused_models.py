@@ -32,7 +32,7 @@ CASES: dict[str, tuple[str, Object, str, list[str]]] = {
         "TokenRejected",
         ["token"],
     ),
-    "not-a-reranker": ("demo/not-a-reranker", {}, "NotAReranker", ["GPT2LMHeadModel"]),
+    "not-a-reranker": ("demo/language-model", {}, "NotAReranker", ["GPT2LMHeadModel"]),
     "embedding-model": ("sentence-transformers/all-MiniLM-L6-v2", {}, "NotAReranker", ["Cosine"]),
     "truncated": ("demo/truncated", {}, "WeightsTruncated", ["safetensors"]),
 }

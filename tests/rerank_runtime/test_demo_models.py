@@ -48,7 +48,7 @@ def test_the_plan_takes_them(built: Path, name: str, method: Method) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("demo/not-a-reranker", "NotAReranker"), ("demo/truncated", "WeightsTruncated")]
+    ("name", "reason"), [("demo/language-model", "NotAReranker"), ("demo/truncated", "WeightsTruncated")]
 )
 def test_the_plan_refuses_the_others(built: Path, name: str, reason: str) -> None:
     with pytest.raises(Failure) as refusal:
