@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -26,8 +25,9 @@ import vllm.v1.engine.core
 import vllm.v1.worker.cpu_worker  # noqa: F401 - for the engine, which names it only
 from vllm.entrypoints.cli.main import main as run_vllm
 from vllm.model_executor.models import registry
-from vllm.v1.engine import utils as engine_utils
-from vllm.v1.executor import multiproc_executor
+from vllm.platforms import current_platform
+
+from rerank_runtime import vllm_plugin
 
 
 def main() -> None:
@@ -46,9 +46,8 @@ def main() -> None:
 
 def _let_fork() -> None:
     """Let a server fork its engine and worker too."""
-    # On a CPU vLLM asks for `spawn`, which would import everything again; nothing has used OpenMP yet here.
-    for module in (engine_utils, multiproc_executor):
-        module.get_mp_context = lambda: multiprocessing.get_context("fork")
+    # As in a pod; nothing has used OpenMP yet here.
+    vllm_plugin.fork_workers(type(current_platform))
     # Asked in a process of its own for the sake of CUDA.
     registry._run_in_subprocess = lambda function: function()  # noqa: SLF001 - vLLM's version is pinned
 

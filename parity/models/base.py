@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, set_seed
 
 SEED = 20261122
@@ -113,9 +112,3 @@ def edit_config(directory: Path, **changes: Any) -> None:
     path.write_text(
         json.dumps({k: v for k, v in config.items() if v is not None}, indent=1), encoding="utf-8"
     )
-
-
-def rename_weights(directory: Path, rename: Callable[[str], str]) -> None:
-    """Give the tensors of model.safetensors other names."""
-    path = directory / "model.safetensors"
-    save_file({rename(name): tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
