@@ -97,7 +97,7 @@ class Rerank:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(_AT_ONCE, len(call.requests))):
                     group.create_task(work())
-        except ExceptionGroup as failures:
+        except ExceptionGroup as failures:  # the first ended the others: that one is the answer
             raise failures.exceptions[0] from None
         return [rankings[place] for place in range(len(call.requests))]
 
