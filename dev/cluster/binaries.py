@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dev.cluster.commands import run
 from dev.cluster.errors import ClusterError
+from dev.cluster.locking import locked
 from dev.cluster.packages import SEARCH_PATH
 from dev.cluster.paths import SOURCE, cache_dir
 from dev.cluster.progress import say
@@ -66,8 +67,10 @@ def binaries() -> Path:
         raise ClusterError(f"Go 1.24 or newer is needed to build the cluster's programs; {go} is {version}")
     folder = cache_dir() / "bin" / content_key(version, source_files())
     if not folder.exists():
-        _build(go, folder)
-        _forget_old(folder)
+        with locked("build"):
+            if not folder.exists():  # whoever held the lock has built it
+                _build(go, folder)
+                _forget_old(folder)
     os.utime(folder)
     return folder
 

@@ -40,8 +40,7 @@ class NativeCluster:
             ClusterError: not root, something is missing, or a part failed; with its last words.
         """
         require_root()
-        with locked("build"):
-            programs = binaries.binaries()
+        programs = binaries.binaries()
         packages.install(packages.CONTROL_PLANE_TOOLS + packages.NODE_TOOLS)
         with locked("cluster"):
             if not self._anchored():

@@ -18,7 +18,6 @@ from dev.cluster import packages, processes
 from dev.cluster.access import Access
 from dev.cluster.binaries import binaries
 from dev.cluster.control_plane import ControlPlane, Ports
-from dev.cluster.locking import locked
 from dev.cluster.native import NativeCluster
 from dev.cluster.paths import Layout
 
@@ -27,8 +26,7 @@ from dev.cluster.paths import Layout
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     """A control plane without a node, for this session alone. Pods stay Pending in it."""
     packages.install(packages.CONTROL_PLANE_TOOLS)
-    with locked("build"):
-        programs = binaries()
+    programs = binaries()
     layout = Layout(tmp_path_factory.mktemp("control-plane"))
     plane = ControlPlane(layout, str(programs), "127.0.0.1", free_ports(), nodes=False, dies_with_parent=True)
     try:
