@@ -18,6 +18,7 @@ from rerank_gateway.metrics import Metrics
 from rerank_gateway.models import Models
 from rerank_gateway.protocol import IDLE_SECONDS, Connection
 from rerank_gateway.rerank import Rerank
+from rerank_gateway.scheduler import Scheduler
 from rerank_gateway.source import Source
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
@@ -49,7 +50,8 @@ class Gateway:
         self._lifecycle = Lifecycle()
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
-        rerank = Rerank(settings, self.state, self._backend, tokens, self._metrics)
+        scheduler = Scheduler(settings, self.state, self._backend, tokens, self._metrics)
+        rerank = Rerank(settings, self.state, scheduler)
         routes = app.routes(rerank, Models(self.state), openapi.documentation(version))
         self._public = PublicApp(routes, self._metrics, self._lifecycle)
         self._internal = InternalApp(self._source, self._metrics, self._lifecycle)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rerank_api import keys
-from rerank_gateway import rerank
+from rerank_gateway import scheduler
 from rerank_gateway.config import Settings
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import Behaviour, FakeEngine
@@ -393,7 +393,7 @@ async def test_the_successor_of_a_draining_replica_is_waited_for(
 async def test_a_draining_replica_without_a_successor(
     gateway: Running, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rerank, "_SUCCESSOR_SECONDS", 0.01)
+    monkeypatch.setattr(scheduler, "_SUCCESSOR_SECONDS", 0.01)
     engine.always = "drain"
     answer = await gateway.rerank()
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
