@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from rerank_gateway import errors, head
-from rerank_gateway.errors import ApiError
-from rerank_gateway.exchange import CLIENT
+from rerank_gateway.errors import ApiError, Headers
+from rerank_gateway.exchange import CLIENT, CLOSE
 
 HEAD_SECONDS: Final = 10.0
 # Longer than the 60 s after which common load balancers and client pools drop an idle connection, so that
@@ -28,6 +29,7 @@ class Connection(HttpToolsProtocol):
     """
 
     on_gone: Callable[[], None] | None = None
+    _serving: RequestResponseCycle
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
@@ -45,7 +47,29 @@ class Connection(HttpToolsProtocol):
             self.on_gone()
 
     def body_is_here(self) -> bool:
-        return not self.cycle.more_body
+        return not self._serving.more_body
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        cycle = self._serving
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()  # the client has not read its last answer
+        if cycle.disconnected:
+            return
+        parts = [STATUS_LINE[status]]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive and CLOSE not in headers:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        if cycle.scope["method"] != "HEAD":
+            parts.append(body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        self.transport.write(b"".join(parts))
+        if not cycle.keep_alive or CLOSE in headers:
+            self.transport.close()
+        cycle.on_response()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -105,6 +129,10 @@ class Connection(HttpToolsProtocol):
         self._stop_head_timer()
         self._upgrade_offered = self.parser.should_upgrade()
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._serving = cycle  # of pipelined requests not the one that came last
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         if self._upgrade_offered and _framing(self.headers):
