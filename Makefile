@@ -7,6 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 RUNTIME := .venv-runtime
 CLIENTS := .venv-clients
+LITELLM := .venv-litellm
 CLUSTER ?= native
 export CLUSTER
 
@@ -62,7 +63,14 @@ $(RUNTIME)/.stamp: requirements/runtime-torch.txt requirements/runtime-cpu.txt r
 parity: venv $(RUNTIME)/.stamp ## every family of rerankers against its model card; writes docs/parity.md
 	@PYTHONPATH=.:api $(PY) -m parity --python $(RUNTIME)/bin/python --write docs/parity.md
 
-bench: venv ## the benchmarks; writes bench/RESULTS.md
+# A proxy that people use, to measure beside ours.
+$(LITELLM)/.stamp: requirements/bench-litellm.txt | $(VENV)/.stamp
+	@echo "venv: installing $< into $(LITELLM)"
+	@$(PY) -m venv --clear --without-pip $(LITELLM)
+	@$(VENV)/bin/uv pip install --quiet --system-certs --python $(LITELLM)/bin/python --require-hashes -r $<
+	@touch $@
+
+bench: venv $(LITELLM)/.stamp ## the benchmarks; writes bench/RESULTS.md
 	@$(PY) -m bench
 
 cluster-up: ## the one-node cluster by itself
@@ -92,5 +100,6 @@ lock: ## rewrite requirements/*.txt from pyproject.toml
 	$(UV_COMPILE) --no-deps --constraint requirements/runtime-cpu.txt -o requirements/runtime-cuda.txt requirements/runtime-cuda.in
 	$(UV_COMPILE) -o requirements/build.txt requirements/build.in
 	$(UV_COMPILE) -o requirements/demo-hub.txt requirements/demo-hub.in
+	$(UV_COMPILE) -o requirements/bench-litellm.txt requirements/bench-litellm.in
 	$(UV_COMPILE) -o requirements/clients-frameworks.txt requirements/clients-frameworks.in
 	$(UV_COMPILE) -o requirements/clients-sdks.txt requirements/clients-sdks.in
