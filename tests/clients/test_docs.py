@@ -3,7 +3,8 @@
 import ast
 import re
 
-from tests.clients.test_libraries import ROOT, RUNS, SCRIPTS
+from tests.clients.running import ROOT, SCRIPTS
+from tests.clients.test_libraries import RUNS
 
 PAGE = (ROOT / "docs" / "clients.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[1:]  # the first names what the others use

@@ -3,21 +3,17 @@
 They cannot share one: cohere 7 and what needs cohere 5, httpx 0.27 and 0.28.
 """
 
-import asyncio
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rerank_api import keys
+from tests.clients.running import run
 from tests.rerank_gateway.harness import MINTED, PANDA, Running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "tests" / "clients" / "scripts"
 RUNS = [
     ("frameworks", "with_cohere"),
     ("sdks", "with_cohere"),
@@ -30,7 +26,6 @@ RUNS = [
     ("frameworks", "with_xinference_client"),
     ("sdks", "with_infinity_client"),
 ]
-SECONDS = 180
 
 ASKED: dict[str, Any] = {
     "key": MINTED.text,
@@ -74,7 +69,8 @@ OWN_WAYS: dict[str, dict[str, list[Any] | str]] = {
 async def test_a_library_ranks_and_tells_what_is_wrong(
     gateway: Running, tmp_path: Path, environment: str, script: str
 ) -> None:
-    out = await run(environment, script, gateway.url, tmp_path)
+    cases = {case: ASKED | fields for case, fields in CASES.items()}
+    out = await run(environment, script, gateway.url, cases, home=tmp_path)
     assert out
     for client, outcomes in out.items():
         expected = EXPECTED | OWN_WAYS.get(client, {})
@@ -87,38 +83,3 @@ async def test_a_library_ranks_and_tells_what_is_wrong(
                 assert "KeyError" not in text, (client, case, outcome)
             else:
                 assert outcome.get("ranked") == wanted, (client, case, outcome)
-
-
-async def run(environment: str, script: str, url: str, home: Path) -> dict[str, dict[str, Any]]:
-    """What each client of a script made of each case."""
-    python = ROOT / ".venv-clients" / environment / "bin" / "python"
-    assert python.exists(), "make clients builds the environments of the client libraries"
-    process = await asyncio.create_subprocess_exec(
-        str(python),
-        str(SCRIPTS / "run.py"),
-        script,
-        url,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=home,
-        # No library is to ask anyone but the gateway.
-        env={
-            "HOME": str(home),
-            "PATH": "/usr/bin:/bin",
-            "HAYSTACK_TELEMETRY_ENABLED": "False",
-            "HF_HUB_OFFLINE": "1",
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        },
-    )
-    cases = json.dumps({case: ASKED | fields for case, fields in CASES.items()})
-    try:
-        out, err = await asyncio.wait_for(process.communicate(cases.encode()), SECONDS)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    sys.stderr.write(err.decode())
-    assert process.returncode == 0, err.decode()
-    found: dict[str, dict[str, Any]] = json.loads(out)
-    return found
