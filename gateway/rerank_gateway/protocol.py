@@ -61,12 +61,11 @@ class Connection(HttpToolsProtocol):
         if not cycle.keep_alive and CLOSE not in headers:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
-        if cycle.scope["method"] != "HEAD":
-            parts.append(body)
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         cycle.message_event.set()
-        self.transport.write(b"".join(parts))
+        answer_head = b"".join(parts)
+        self.transport.writelines((answer_head, body) if cycle.scope["method"] != "HEAD" else (answer_head,))
         if not cycle.keep_alive or CLOSE in headers:
             self.transport.close()
         cycle.on_response()
