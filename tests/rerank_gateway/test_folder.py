@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,13 +14,11 @@ import yaml
 from rerank_gateway.folder import Folder, InvalidFolderError
 from rerank_gateway.records import Kind, ObjectId
 from rerank_gateway.state import State
-from tests.rerank_gateway import objects
+from tests.rerank_gateway import objects, program
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import BODY, MINTED, until
 
 pytestmark = pytest.mark.slow
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def write(path: Path, *bodies: objects.Object) -> None:
@@ -95,16 +89,16 @@ async def test_the_program_serves_a_folder_and_stops_cleanly(tmp_path: Path) -> 
             objects.model(),
             objects.endpoint_slice([engine.host], port=engine.port),
         )
-        program = _start("--config-dir", str(tmp_path), RERANK_DRAIN_SECONDS="0.2")
+        process = program.start("--config-dir", str(tmp_path), RERANK_DRAIN_SECONDS="0.2")
         try:
-            port = await asyncio.to_thread(_port, program)
+            port = await asyncio.to_thread(program.port, process)
             status, answer = await asyncio.to_thread(_rerank, port)
             assert (status, answer["results"][0]["index"]) == (200, 2)
-            program.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(program.wait, 10) == 0
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 10) == 0
         finally:
-            program.kill()
-            output = program.communicate()[0]
+            process.kill()
+            output = process.communicate()[0]
     lines = [json.loads(line) for line in output.splitlines()]
     assert [line["event"] for line in lines] == ["request", "draining", "stopped"]
     assert MINTED.text not in output
@@ -120,27 +114,10 @@ async def test_the_program_serves_a_folder_and_stops_cleanly(tmp_path: Path) -> 
 def test_what_keeps_the_program_from_starting_is_said(
     arguments: list[str], environment: dict[str, str], reason: str
 ) -> None:
-    program = _start(*arguments, **environment)
-    output = program.communicate(timeout=20)[0]
-    assert program.returncode == 2
+    process = program.start(*arguments, **environment)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 2
     assert reason in json.loads(output)["reason"]
-
-
-def _start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    path = os.pathsep.join(str(REPOSITORY / folder) for folder in ("api", "gateway"))
-    return subprocess.Popen(
-        [sys.executable, "-m", "rerank_gateway", *arguments, "--port", "0", "--internal-port", "0"],
-        env={"PATH": os.environ["PATH"], "HOME": "/nowhere", "PYTHONPATH": path, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _port(program: "subprocess.Popen[str]") -> int:
-    assert program.stdout is not None
-    found = re.search(r'"port":(\d+)', program.stdout.readline())
-    assert found
-    return int(found[1])
 
 
 def _rerank(port: int) -> tuple[int, objects.Object]:
