@@ -4,10 +4,13 @@ The public one is FastAPI's documentation around raw routes: a framework's routi
 more than all that the gateway does to a request.
 """
 
+import random
+import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import parse_qsl
 
 import structlog
 from fastapi import FastAPI
@@ -18,9 +21,14 @@ from rerank_gateway.errors import ApiError, ClientGoneError
 from rerank_gateway.exchange import Exchange, Receive, Scope, Send
 from rerank_gateway.metrics import CONTENT_TYPE, Metrics
 from rerank_gateway.source import Source
+from rerank_gateway.usage import Usage
 
 Handler = Callable[[Exchange], Awaitable[None]]
+Query = Mapping[str, str]
+Page = Callable[[Query], bytes]
+"""A page of the internal port: the JSON that answers a query."""
 
+_TEXT: Final = b"text/plain; charset=utf-8"
 CLIENT_GONE: Final = 499  # nginx's status for a client that left: seen in logs and metrics, never sent
 
 _log = structlog.get_logger("rerank_gateway")
@@ -28,20 +36,40 @@ _log = structlog.get_logger("rerank_gateway")
 
 @dataclass(slots=True)
 class Lifecycle:
-    """`draining` from the first SIGTERM on: serve what comes, but send clients elsewhere."""
+    """`draining` from the first SIGTERM on: serve what comes, but send clients elsewhere. `stopped` when the
+    last request is answered. `process` is a random name, which every answer of the internal port carries.
+    """
 
     draining: bool = False
+    stopped: bool = False
+    process: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def phase(self) -> str:
+        if self.stopped:
+            return "stopped"
+        return "draining" if self.draining else "serving"
 
 
 class PublicApp:
-    """Port 8080. `routes` maps a path to its one method and handler."""
+    """Port 8080. `routes` maps a path to its one method and handler. `log_sample`: the part of the requests
+    that are logged; failures (5xx) all are.
+    """
 
     def __init__(
-        self, routes: dict[str, tuple[str, Handler]], metrics: Metrics, lifecycle: Lifecycle
+        self,
+        routes: dict[str, tuple[str, Handler]],
+        metrics: Metrics,
+        usage: Usage,
+        lifecycle: Lifecycle,
+        *,
+        log_sample: float,
     ) -> None:
         self._routes = routes
         self._metrics = metrics
+        self._usage = usage
         self._lifecycle = lifecycle
+        self._log_sample = log_sample
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,10 +110,19 @@ class PublicApp:
         return handler
 
     def _record(self, exchange: Exchange, seconds: float) -> None:
-        notes = exchange.notes
-        model = notes.get("model", "")
-        namespace = notes["namespace"] if model else ""
-        self._metrics.answered(namespace, model, exchange.status, seconds)
+        key, model, notes = exchange.key, exchange.model, exchange.notes
+        namespace, name = model.id if model is not None else ("", "")
+        self._metrics.answered(namespace, name, exchange.status, seconds)
+        if key is not None:
+            documents, tokens = notes.get("documents", 0), notes.get("tokens", 0)
+            self._usage.record(
+                key, model, exchange.status, documents=documents, tokens=tokens, now=time.time()
+            )
+            if model is not None and exchange.status == 200:
+                self._metrics.used(namespace, name, documents, tokens)
+        if exchange.status < 500 and random.random() >= self._log_sample:  # noqa: S311 - guards nothing
+            return
+        caller = {} if key is None else {"key": key.key_id, "namespace": key.id.namespace}
         _log.info(
             "request",
             request_id=exchange.head.request_id,
@@ -93,6 +130,8 @@ class PublicApp:
             path=errors.shown(exchange.path),
             status=exchange.status,
             ms=round(seconds * 1000, 2),
+            **caller,
+            **({} if key is None or model is None else {"model": model.seen_from(key.id.namespace)}),
             **notes,
         )
 
@@ -113,32 +152,46 @@ def routes(rerank: Handler, models: Handler, documentation: FastAPI) -> dict[str
 
 
 class InternalApp:
-    """Port 8081: `/livez`, `/readyz`, `/metrics`. For the kubelet and Prometheus, not for clients."""
+    """Port 8081: `/livez`, `/readyz`, `/metrics` and `pages`, which are JSON. For the kubelet, Prometheus,
+    the operator and other gateways, not for clients. Every answer tells which process gave it.
+    """
 
-    def __init__(self, source: Source, metrics: Metrics, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, source: Source, metrics: Metrics, lifecycle: Lifecycle, pages: Mapping[str, Page]
+    ) -> None:
         self._source = source
         self._metrics = metrics
         self._lifecycle = lifecycle
+        self._pages = pages
+        self._process = ((b"x-rerank-process", lifecycle.process.encode("ascii")),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         exchange = Exchange(scope, receive, send, closing=False)
-        if exchange.path == "/livez":
-            await _say(exchange, 200, ("alive",))
-        elif exchange.path == "/readyz":
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        status, body, content_type = self._answer(exchange.method, exchange.path, query)
+        await exchange.respond(status, body, headers=self._process, content_type=content_type)
+
+    def _answer(self, method: str, path: str, query: Query) -> tuple[int, bytes, bytes]:
+        page = self._pages.get(path)
+        if method != "GET":
+            return 405, b"GET\n", _TEXT
+        if page is not None:
+            return 200, page(query), b"application/json"
+        if path == "/livez":
+            return 200, b"alive\n", _TEXT
+        if path == "/readyz":
             missing = self._missing()
-            await _say(exchange, 503 if missing else 200, missing or ("ready",))
-        elif exchange.path == "/metrics":
-            await exchange.respond(200, self._metrics.text(), content_type=CONTENT_TYPE)
-        else:
-            await _say(exchange, 404, ("/livez, /readyz, /metrics",))
+            return 503 if missing else 200, _lines(missing or ["ready"]), _TEXT
+        if path == "/metrics":
+            return 200, self._metrics.text(), CONTENT_TYPE
+        return 404, _lines(["/livez", "/readyz", "/metrics", *self._pages]), _TEXT
 
     def _missing(self) -> list[str]:
         draining = ["draining"] if self._lifecycle.draining else []
         return draining + [f"not listed yet: {name}" for name in self._source.unsynced()]
 
 
-async def _say(exchange: Exchange, status: int, lines: Iterable[str]) -> None:
-    body = "".join(f"{line}\n" for line in lines).encode()
-    await exchange.respond(status, body, content_type=b"text/plain; charset=utf-8")
+def _lines(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()

@@ -1,5 +1,6 @@
 """Settings of the gateway, read once from the environment by `main.py`."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ class Settings:
     """`namespaces` empty means all. Times are in seconds, sizes in bytes.
 
     `drain_seconds`: how long a stopping gateway keeps serving, so that every proxy in the cluster has
-    time to stop sending to it. A pod's grace period must exceed it by `request_timeout_seconds`.
+    time to stop sending to it. A pod's grace period must exceed it by `request_timeout_seconds`, and by
+    `usage_wait_seconds`: how long a gateway that has answered its last request waits until its counts of
+    usage are saved. `access_log_sample` is the part of the requests that are logged, but for those that
+    failed (5xx), which all are. `metrics_keys` keys have metrics of their own.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -22,6 +26,9 @@ class Settings:
     max_body_bytes: int = 10 * 1024 * 1024
     request_timeout_seconds: float = 60.0
     drain_seconds: float = 15.0
+    usage_wait_seconds: float = 0.0
+    access_log_sample: float = 1.0
+    metrics_keys: int = 1000
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -41,10 +48,24 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             environment, "RERANK_REQUEST_TIMEOUT_SECONDS", defaults.request_timeout_seconds, least=0.001
         ),
         drain_seconds=_number(environment, "RERANK_DRAIN_SECONDS", defaults.drain_seconds, least=0),
+        usage_wait_seconds=_number(
+            environment, "RERANK_USAGE_WAIT_SECONDS", defaults.usage_wait_seconds, least=0
+        ),
+        access_log_sample=_number(
+            environment, "RERANK_ACCESS_LOG_SAMPLE", defaults.access_log_sample, least=0, most=1
+        ),
+        metrics_keys=int(_number(environment, "RERANK_METRICS_KEYS", defaults.metrics_keys, least=0)),
     )
 
 
-def _number(environment: Mapping[str, str], name: str, default: float, *, least: float) -> float:
+def _number(
+    environment: Mapping[str, str],
+    name: str,
+    default: float,
+    *,
+    least: float,
+    most: float = sys.float_info.max,
+) -> float:
     text = environment.get(name, "")
     if not text:
         return default
@@ -52,6 +73,7 @@ def _number(environment: Mapping[str, str], name: str, default: float, *, least:
         value = float(text)
     except ValueError:
         raise InvalidSettingsError(f"{name}: expected a number, got {text!r}") from None
-    if not least <= value < float("inf"):
-        raise InvalidSettingsError(f"{name}: expected a number of at least {least:g}, got {text!r}")
+    if not least <= value <= most:
+        bound = f"of at least {least:g}" if most == sys.float_info.max else f"from {least:g} to {most:g}"
+        raise InvalidSettingsError(f"{name}: expected a number {bound}, got {text!r}")
     return value

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from rerank_gateway import errors, head
 from rerank_gateway.dialects import voyage
 from rerank_gateway.errors import ApiError, ClientGoneError, Headers
+from rerank_gateway.records import KeyRecord, ModelRecord
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -55,7 +56,10 @@ class Client(Protocol):
 
 
 class Exchange:
-    """A request in progress. `status` is 0 until it is answered; `notes` go into the access log."""
+    """A request in progress. `status` is 0 until it is answered; `notes` go into the access log.
+
+    `key` and `model` as soon as they are known: for the access log, metrics and usage.
+    """
 
     __slots__ = (
         "_client",
@@ -66,7 +70,9 @@ class Exchange:
         "_tail",
         "_unread",
         "head",
+        "key",
         "method",
+        "model",
         "notes",
         "path",
         "status",
@@ -79,6 +85,8 @@ class Exchange:
         if scope["http_version"] not in ("1.1", "1.0"):
             self.head.problem = errors.invalid("Speak HTTP/1.1.", status=505)
         self.status = 0
+        self.key: KeyRecord | None = None
+        self.model: ModelRecord | None = None
         self.notes: dict[str, Any] = {}
         self._client: Client = scope["extensions"][CLIENT]
         self._scope = scope

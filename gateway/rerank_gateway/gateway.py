@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
 import uvicorn
 
-from rerank_gateway import app, openapi
-from rerank_gateway.app import InternalApp, Lifecycle, PublicApp
+from rerank_gateway import app, load, openapi
+from rerank_gateway.app import InternalApp, Lifecycle, Page, PublicApp
 from rerank_gateway.config import Settings
 from rerank_gateway.exchange import App
 from rerank_gateway.http_client import HttpClient
@@ -22,8 +23,10 @@ from rerank_gateway.scheduler import Scheduler
 from rerank_gateway.source import Source
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
+from rerank_gateway.usage import Usage
 
 _BACKLOG: Final = 2048
+_SWEEP_SECONDS: Final = 60.0
 
 _log = structlog.get_logger("rerank_gateway")
 
@@ -48,13 +51,21 @@ class Gateway:
         self._source = source(self.state)
         self._metrics.watch(self._source.ages)
         self._lifecycle = Lifecycle()
+        self._usage = Usage(self._lifecycle.process, told_apart=settings.metrics_keys)
+        self._metrics.of_keys(self._usage)
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         scheduler = Scheduler(settings, self.state, self._backend, tokens, self._metrics)
         rerank = Rerank(settings, self.state, scheduler)
         routes = app.routes(rerank, Models(self.state), openapi.documentation(version))
-        self._public = PublicApp(routes, self._metrics, self._lifecycle)
-        self._internal = InternalApp(self._source, self._metrics, self._lifecycle)
+        self._public = PublicApp(
+            routes, self._metrics, self._usage, self._lifecycle, log_sample=settings.access_log_sample
+        )
+        pages: dict[str, Page] = {
+            "/usage": lambda query: self._usage.page(query, self._lifecycle.phase),
+            "/load": lambda _: load.page(self._lifecycle.process, self.state),
+        }
+        self._internal = InternalApp(self._source, self._metrics, self._lifecycle, pages)
 
     async def run(self, public: socket.socket, internal: socket.socket) -> None:
         """Serve on two listening sockets; return when stopped and every request is answered.
@@ -69,7 +80,10 @@ class Gateway:
         internal_server, public_server = servers
         source = asyncio.create_task(self._source.run())
         source.add_done_callback(lambda _: self.stop(at_once=True))
-        lag = asyncio.create_task(self._metrics.measure_loop_lag())
+        beside = [
+            asyncio.create_task(self._metrics.measure_loop_lag()),
+            asyncio.create_task(self._sweep_usage()),
+        ]
         serving = [
             asyncio.create_task(internal_server.serve([internal])),
             asyncio.create_task(public_server.serve([public])),
@@ -84,15 +98,36 @@ class Gateway:
         finally:
             public_server.should_exit = True
             await serving[1]
+            self._lifecycle.stopped = True
+            await self._save_usage()
             internal_server.should_exit = True
             await serving[0]
-            lag.cancel()
+            for task in beside:
+                task.cancel()
             if source.done():
                 source.result()
             source.cancel()
-            await asyncio.wait([source, lag])
+            await asyncio.wait([source, *beside])
             self._backend.close()
         _log.info("stopped")
+
+    async def _save_usage(self) -> None:
+        """Wait for the operator to say that the last counts are saved, unless told not to."""
+        saved = asyncio.create_task(self._usage.saved())
+        hurry = asyncio.create_task(self._at_once.wait())
+        await asyncio.wait(
+            [saved, hurry], timeout=self._settings.usage_wait_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not saved.done() and self._settings.usage_wait_seconds:
+            _log.warning("usage_not_saved", seconds=self._settings.usage_wait_seconds)
+        saved.cancel()
+        hurry.cancel()
+
+    async def _sweep_usage(self) -> None:
+        """Run for ever beside the servers."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self._usage.sweep(self.state.exists, time.monotonic())
 
     def stop(self, *, at_once: bool = False) -> None:
         """Stop, `at_once` without waiting for proxies to notice. Requests in flight are finished."""

@@ -1,12 +1,14 @@
-"""What the gateway counts, for Prometheus. Labels are bounded: models and status codes, never keys."""
+"""What the gateway counts, for Prometheus. Labels are bounded: models, status codes, the first keys' ids."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from rerank_gateway.usage import Counts, Usage
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -34,6 +36,18 @@ class Metrics:
             buckets=_LATENCY_BUCKETS,
             registry=self.registry,
         )
+        self.documents = Counter(
+            "rerank_gateway_documents",
+            "Documents of the requests that were answered with a ranking, by model.",
+            ["namespace", "model"],
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "rerank_gateway_tokens",
+            "Tokens that the model read for those requests, by model.",
+            ["namespace", "model"],
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "rerank_gateway_requests_in_flight", "Requests that are being served.", registry=self.registry
         )
@@ -51,6 +65,7 @@ class Metrics:
         )
 
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._used: dict[tuple[str, str], tuple[Counter, Counter]] = {}
 
     def answered(self, namespace: str, model: str, code: int, seconds: float) -> None:
         """Count one request. The children are kept: looking them up costs more than counting."""
@@ -63,6 +78,19 @@ class Metrics:
             self._children[namespace, model, code] = children
         children[0].inc()
         children[1].observe(seconds)
+
+    def used(self, namespace: str, model: str, documents: int, tokens: int) -> None:
+        """Count what one answered request took of a model."""
+        children = self._used.get((namespace, model))
+        if children is None:
+            children = (self.documents.labels(namespace, model), self.tokens.labels(namespace, model))
+            self._used[namespace, model] = children
+        children[0].inc(documents)
+        children[1].inc(tokens)
+
+    def of_keys(self, usage: Usage) -> None:
+        """Export what each key used, read when scraped."""
+        self.registry.register(_KeyUsages(usage))
 
     def watch(self, ages: Callable[[], dict[str, float]]) -> None:
         """Export the age of each watch, read when scraped."""
@@ -94,3 +122,34 @@ class _WatchAges(Collector):
         for name, age in self._ages().items():
             family.add_metric([name], age)
         return [family]
+
+
+class _KeyUsages(Collector):
+    """A key that has no metrics of its own, and one that was deleted, is counted under key "other"."""
+
+    _LABELS: ClassVar = ("namespace", "api_key", "key", "model")
+
+    def __init__(self, usage: Usage) -> None:
+        self._usage = usage
+
+    def collect(self) -> list[Metric]:
+        families = [
+            CounterMetricFamily(f"rerank_gateway_key_{name}", text, labels=self._LABELS)
+            for name, text in (
+                ("requests", "Requests that were answered with a ranking, by APIKey, key id and model."),
+                ("documents", "Documents of those requests."),
+                ("tokens", "Tokens that models read for those requests."),
+                ("rejected", "Requests that were refused for a limit of the key."),
+            )
+        ]
+
+        def add(labels: tuple[str, str, str, str], counts: Counts) -> None:
+            values = (counts.requests, counts.documents, counts.tokens, counts.rejected)
+            for family, value in zip(families, values, strict=True):
+                family.add_metric(labels, value)
+
+        for used in self._usage.told_apart():
+            for model, counts in used.models.items():
+                add((*used.key.id, used.key.key_id, model), counts)
+        add(("", "", "other", ""), self._usage.others())
+        return list(families)

@@ -23,9 +23,7 @@ class Models:
         Raises:
             ApiError: the refusal to send.
         """
-        key = auth.authenticate(self._state, exchange.head.credential, time.time())
-        exchange.notes["key"] = key.key_id
-        exchange.notes["namespace"] = key.id.namespace
+        key = exchange.key = auth.authenticate(self._state, exchange.head.credential, time.time())
         models = [self._entry(model) for model in self._state.models(key.id.namespace) if key.allows(model)]
         listed = {"object": "list"} if exchange.path.startswith("/v1/") else {}
         await exchange.respond(200, orjson.dumps({**listed, "data": models}))

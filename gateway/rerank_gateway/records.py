@@ -48,9 +48,13 @@ class KeyHash:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """An APIKey. `models` None: every model of the namespace. `expires_at` in Unix seconds, inf for never."""
+    """An APIKey. `models` None: every model of the namespace. `expires_at` in Unix seconds, inf for never.
+
+    `uid` tells it from a later one of the same name; empty in a folder.
+    """
 
     id: ObjectId
+    uid: str
     created: float
     key_id: str
     hashes: tuple[KeyHash, ...]
@@ -73,6 +77,10 @@ class ModelRecord:
     aliases: tuple[str, ...]
     repo: str | None
     context_length: int | None
+
+    def seen_from(self, namespace: str) -> str:
+        """Its own name, with its namespace before it where that is another one."""
+        return self.id.name if self.id.namespace == namespace else f"{self.id.namespace}/{self.id.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,7 @@ def _key(body: Json) -> KeyRecord:
     models = spec.get("models")
     return KeyRecord(
         id=object_id(body),
+        uid=metadata.get("uid") or "",
         created=_time(metadata.get("creationTimestamp"), absent=0.0),
         key_id=status.get("keyId") or "",
         hashes=tuple(

@@ -31,9 +31,7 @@ class Rerank:
         """
         notes = exchange.notes
         now = time.time()
-        key = auth.authenticate(self._state, exchange.head.credential, now)
-        notes["key"] = key.key_id
-        notes["namespace"] = key.id.namespace
+        key = exchange.key = auth.authenticate(self._state, exchange.head.credential, now)
         check_json_body(exchange.head, self._settings.max_body_bytes)
         call = paths.parse(exchange.path, await exchange.read_body(self._settings.max_body_bytes))
         notes["documents"] = sum(len(request.documents) for request in call.requests)
@@ -42,8 +40,11 @@ class Rerank:
             raise errors.model_not_found(call.model)
         if not key.allows(model):
             raise errors.model_forbidden(call.model)
-        notes["model"] = model.id.name
+        exchange.model = model
+        started = time.perf_counter()
         rankings = await exchange.unless_gone(self._scheduler.rank(key, model, call))
+        notes["ranking_ms"] = round((time.perf_counter() - started) * 1000, 2)
+        notes["tokens"] = sum(ranking.tokens for ranking in rankings)
         cut = [ranking.truncated.count for ranking in rankings if ranking.truncated is not None]
         if cut:
             notes["truncated"] = sum(cut)

@@ -74,6 +74,15 @@ class State:
         """The ready replicas of a model."""
         return self._ready.get(model, ())
 
+    def exists(self, key: KeyRecord) -> bool:
+        """Whether the APIKey is still there, in whatever state, and not another one of its name."""
+        found = self._objects[Kind.API_KEY].get(key.id)
+        return isinstance(found, KeyRecord) and found.uid == key.uid
+
+    def all_models(self) -> list[ModelRecord]:
+        """The models of all namespaces."""
+        return [model for models in self._models.values() for model in models.values()]
+
     def count(self, kind: Kind) -> int:
         return len(self._objects[kind])
 

@@ -207,7 +207,9 @@ class Cluster:
             raise
         return True
 
-    async def apply_status(self, resource: Resource, live: Object, status: Object) -> Object:
+    async def apply_status(
+        self, resource: Resource, live: Object, status: Object, *, field_manager: str = names.FIELD_MANAGER
+    ) -> Object:
         """Server-side apply of a status onto exactly the object observed (uid and resourceVersion)."""
         metadata = live["metadata"]
         body = {
@@ -221,7 +223,7 @@ class Cluster:
             resource,
             resource.path(metadata["namespace"], metadata["name"], "status"),
             body=body,
-            query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            query={"fieldManager": field_manager, "force": "true"},
             content_type=_APPLY,
         )
 

@@ -18,7 +18,9 @@ class Settings:
     """What the operator was installed with. Empty `watch_namespaces` means all namespaces.
 
     `remote_code` names the repositories that may run code of their own, each as "org/name@commit";
-    `catalog_directory` holds the built-in catalog entries.
+    `catalog_directory` holds the built-in catalog entries. `gateways_host` has an address for each gateway,
+    whose internal port is `gateways_port`; each is asked for usage every `usage_poll_seconds`, and a key's
+    usage is written every `usage_write_seconds` at most.
     """
 
     namespace: str
@@ -34,6 +36,10 @@ class Settings:
     lease_name: str
     remote_code: frozenset[str] = frozenset()
     catalog_directory: Path | None = None
+    gateways_host: str = "rerank-gateway-peers"
+    gateways_port: int = 8081
+    usage_poll_seconds: float = 10.0
+    usage_write_seconds: float = 60.0
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -65,6 +71,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             raise ConfigError(f"RERANK_REMOTE_CODE has {name!r}; use org/name@commit with 40 hex digits")
     catalog = environment.get("RERANK_CATALOG_DIR", "").strip()
     namespaces = (name.strip() for name in environment.get("RERANK_WATCH_NAMESPACES", "").split(","))
+    peers = (
+        environment.get("RERANK_GATEWAY_PEERS", "").strip()
+        or f"rerank-gateway-peers.{required('RERANK_NAMESPACE')}:8081"
+    )
+    host, _, port = peers.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"RERANK_GATEWAY_PEERS is {peers!r}; use host:port")
     return Settings(
         namespace=required("RERANK_NAMESPACE"),
         pod_name=required("RERANK_POD_NAME"),
@@ -80,7 +93,22 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         lease_name=environment.get("RERANK_LEASE_NAME", "").strip() or "rerank-operator",
         remote_code=frozenset(remote_code),
         catalog_directory=Path(catalog) if catalog else None,
+        gateways_host=host.strip("[]"),
+        gateways_port=int(port),
+        usage_poll_seconds=_seconds(environment, "RERANK_USAGE_POLL_SECONDS", 10.0),
+        usage_write_seconds=_seconds(environment, "RERANK_USAGE_WRITE_SECONDS", 60.0),
     )
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 86400:
+        raise ConfigError(f"{name} is {text!r}; use a number of seconds from 0.1 to 86400")
+    return value
 
 
 def _is_http_url(url: str) -> bool:

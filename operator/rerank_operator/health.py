@@ -20,6 +20,8 @@ class Metrics:
     writes: Counter = field(init=False)
     waiting: Gauge = field(init=False)
     leading: Gauge = field(init=False)
+    gateways: Gauge = field(init=False)
+    usage_waiting: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         self.looks = Counter(
@@ -44,6 +46,14 @@ class Metrics:
             "rerank_operator_queue_length", "Resources that wait for a worker.", registry=self.registry
         )
         self.leading = Gauge("rerank_operator_leading", "1 on the leader.", registry=self.registry)
+        self.gateways = Gauge(
+            "rerank_operator_gateways", "Gateways that answer the operator.", registry=self.registry
+        )
+        self.usage_waiting = Gauge(
+            "rerank_operator_usage_waiting",
+            "APIKeys with usage that is not in their status yet.",
+            registry=self.registry,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rerank_api import keys, names
 from rerank_api.api_key import APIKey, APIKeyStatus, KeyHash
 from rerank_api.conditions import Verdict, merge
-from rerank_operator import cluster, status
+from rerank_operator import cluster, status, usage
 from rerank_operator.builders import secret
 from rerank_operator.events import Notice, Recorder, notices
 
@@ -21,7 +21,9 @@ LONGEST_WAIT_SECONDS: Final = 3600.0
 # A gateway whose clock is behind ours must take a new key at once. Nobody could have known it earlier.
 CLOCK_SKEW: Final = timedelta(minutes=1)
 
-_STATUS_FIELDS: Final = status.fields_of(APIKeyStatus)
+# What was used is the collector's to write, under a field manager of its own.
+_OURS: Final = APIKeyStatus.model_fields.keys() - usage.FIELDS
+_STATUS_FIELDS: Final = status.fields_of(APIKeyStatus, only=_OURS)
 _log = structlog.get_logger()
 
 
@@ -50,7 +52,7 @@ class KeyReconciler:
         minted, refusal = (None, None) if key.status.hashes else await self._mint(key, now)
         verdict = refusal or accepted(key, now)
         wanted = _status(key, minted, verdict, now)
-        written = status.as_written(wanted)
+        written = status.as_written(wanted, only=_OURS)
         if status.differs(written, live.get("status", {}), fields=_STATUS_FIELDS):
             await self.api.apply_status(cluster.API_KEY, live, written)
             old = key.status.conditions

@@ -17,6 +17,7 @@ from rerank_api import names
 from rerank_operator import backend_master, builtin_catalog, cluster, config, handlers, workers
 from rerank_operator.catalog import Users
 from rerank_operator.events import Recorder
+from rerank_operator.gateways import Gateways
 from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.health import Health, Metrics
 from rerank_operator.key_reconciler import KeyReconciler
@@ -25,9 +26,13 @@ from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Reports
 from rerank_operator.pod_status import Poller
 from rerank_operator.queue import KeyedQueue
+from rerank_operator.usage_collector import Collector
+from rerank_operator.usage_ledger import Ledger
 
 DEFAULT_PORT: Final = 8081
 _START_RETRY_SECONDS: Final = 2.0
+# For what the gateways counted since it was last written. The next leader would find it too, only later.
+_LAST_USAGE_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
 
@@ -70,15 +75,26 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: this and this.cancel())
     runner = await health.start(port)
     poller = Poller()
+    gateways = Gateways(settings.gateways_host, settings.gateways_port)
     try:
         await _until_served(api)
         starting[0] = ""  # a standby is ready too: it does what it is there for
         await lease.acquire()
         metrics.leading.set(1)
-        await _lead(settings, api, lease, poller, metrics, entries=entries, in_cluster=in_cluster)
+        await _lead(
+            settings,
+            api,
+            lease,
+            poller,
+            metrics,
+            gateways=gateways,
+            entries=entries,
+            in_cluster=in_cluster,
+        )
     finally:
         await lease.release()
         await poller.close()
+        await gateways.close()
         await runner.cleanup()
         await api.close()
 
@@ -90,6 +106,7 @@ async def _lead(
     poller: Poller,
     metrics: Metrics,
     *,
+    gateways: Gateways,
     entries: list[cluster.Object],
     in_cluster: bool,
 ) -> None:
@@ -108,6 +125,13 @@ async def _lead(
         backend_master=master,
     )
     keys = KeyReconciler(api=api, recorder=recorder)
+    collector = Collector(
+        api=api,
+        gateways=gateways,
+        metrics=metrics,
+        ledger=Ledger(write_seconds=settings.usage_write_seconds),
+        poll_seconds=settings.usage_poll_seconds,
+    )
     reconcilers = {MODEL: models.reconcile, API_KEY: keys.reconcile}
     tasks = [keeper]
     tasks += [
@@ -116,6 +140,7 @@ async def _lead(
     ]
     tasks.append(asyncio.create_task(workers.resync(api, queue, settings.watch_namespaces), name="resync"))
     tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
+    tasks.append(asyncio.create_task(collector.run(), name="usage"))
     for task in tasks:
         task.add_done_callback(_must_not_end)
     try:
@@ -130,6 +155,8 @@ async def _lead(
         for task in tasks[1:]:
             task.cancel()
         await asyncio.gather(*tasks[1:], return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(collector.collect(everything=True), _LAST_USAGE_SECONDS)
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper

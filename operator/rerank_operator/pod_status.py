@@ -7,11 +7,11 @@ never trusted.
 
 from typing import Annotated, Final, Literal
 
-import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from rerank_api import names
+from rerank_operator import bounded
 
 DEADLINE_SECONDS: Final = 1.0
 SIZE_LIMIT_BYTES: Final = 64 * 1024
@@ -119,28 +119,13 @@ class Poller:
     """Asks pods for their report. One for the process; at most `limit` questions at a time."""
 
     def __init__(self, *, limit: int = 64) -> None:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS),
-            connector=aiohttp.TCPConnector(limit=limit, force_close=True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
+        self._client = bounded.session(deadline=DEADLINE_SECONDS, connections=limit)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._session.close()
+        await self._client.close()
 
     async def ask(self, ip: str) -> Report | None:
         """The report of the pod at `ip`, or None when it gives no proper answer in time."""
-        host = f"[{ip}]" if ":" in ip else ip
-        url = f"http://{host}:{names.STATUS_PORT}/status"
-        try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status != 200:
-                    return None
-                data = await response.content.read(SIZE_LIMIT_BYTES + 1)
-                while len(data) <= SIZE_LIMIT_BYTES and not response.content.at_eof():
-                    data += await response.content.read(SIZE_LIMIT_BYTES + 1 - len(data))
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
-            return None
-        return parse(data) if len(data) <= SIZE_LIMIT_BYTES else None
+        data = await bounded.get(self._client, ip, names.STATUS_PORT, "/status", limit=SIZE_LIMIT_BYTES)
+        return None if data is None else parse(data)

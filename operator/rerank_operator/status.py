@@ -1,6 +1,7 @@
 """The status of a ModelDeployment from its situation. Pure; called by the reconcilers, which write it."""
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, Final
 
@@ -54,9 +55,11 @@ def model_status(situation: Situation, *, gateway_url: str, now: datetime) -> Mo
     )
 
 
-def as_written(status: BaseModel) -> dict[str, Any]:
-    """The status as it goes to the API server: absent instead of null."""
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+def as_written(status: BaseModel, *, only: AbstractSet[str] | None = None) -> dict[str, Any]:
+    """The status as it goes to the API server: absent instead of null; `only` some of its attributes."""
+    return status.model_dump(
+        mode="json", by_alias=True, exclude_none=True, include=None if only is None else set(only)
+    )
 
 
 def differs(wanted: Mapping[str, Any], live: Mapping[str, Any], *, fields: Iterable[str]) -> bool:
@@ -67,9 +70,11 @@ def differs(wanted: Mapping[str, Any], live: Mapping[str, Any], *, fields: Itera
     )
 
 
-def fields_of(status: type[BaseModel]) -> list[str]:
-    """The names, as written, of the fields of a status."""
-    return [field.alias or name for name, field in status.model_fields.items()]
+def fields_of(status: type[BaseModel], *, only: AbstractSet[str] | None = None) -> list[str]:
+    """The names, as written, of the fields of a status; `only` of some of its attributes."""
+    return [
+        field.alias or name for name, field in status.model_fields.items() if only is None or name in only
+    ]
 
 
 def changed(old: Iterable[Condition], new: Iterable[Condition]) -> list[Condition]:

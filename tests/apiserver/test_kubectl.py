@@ -105,7 +105,19 @@ def test_the_columns_of_keys(api: Api, namespace: str) -> None:
         "REASON": "Active",
         "EXPIRES": "2097-01-01T00:00:00Z",
         "SECRET": "search-key",
+        "LAST": "",
+        "USED": "",
     }
+    counts = {"requests": 7, "documents": 70, "tokens": 700, "rejected": 1}
+    used = {"lastUsedTime": "2026-01-01T00:00:00Z", "usage": {**counts, "models": [{"name": "m", **counts}]}}
+    api.merge(f"{path}/status", {"status": used})
+    heading, wide = kubectl(api.access, "get", "apikey", "-n", namespace, "-o", "wide").splitlines()
+    assert heading.split()[-5:] == ["USED", "AGE", "DESCRIPTION", "REQUESTS", "TOKENS"]
+    assert wide.split()[-2:] == ["7", "700"]
+    assert re.search(r"search-key +\d+[dy]", wide)
+    described = kubectl(api.access, "describe", "apikey", "search", "-n", namespace)
+    assert re.search(r"Last Used Time: +2026-01-01T00:00:00Z", described)
+    assert re.search(r"Usage:\n +Documents: +70\n +Models:\n +Documents: +70\n +Name: +m\n", described)
 
 
 def test_explain_reads_well(api: Api) -> None:

@@ -72,6 +72,16 @@ def test_the_names_are_fixed(objects: Objects) -> None:
     }
 
 
+def test_the_gateways_find_one_another_ready_or_not(objects: Objects) -> None:
+    peers = one(objects, "Service", "rerank-gateway-peers")
+    assert peers["metadata"]["labels"]["rerank.dev/gateway-peers"] == "true"
+    assert (peers["spec"]["clusterIP"], peers["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    (port,) = peers["spec"]["ports"]
+    assert (port["name"], port["port"]) == ("internal", 8081)
+    named = {found["name"]: found["containerPort"] for found in container(objects, "rerank-gateway")["ports"]}
+    assert named[port["targetPort"]] == 8081
+
+
 def test_every_object_has_the_standard_labels(objects: Objects) -> None:
     wanted = {
         f"app.kubernetes.io/{label}" for label in ("name", "instance", "version", "part-of", "managed-by")
@@ -103,6 +113,7 @@ def test_every_selector_selects_its_pods_alone(objects: Objects) -> None:
     for name in pods:
         assert selected(one(objects, "Deployment", name)["spec"]["selector"]["matchLabels"]) == [name]
     assert selected(one(objects, "Service", "rerank-gateway")["spec"]["selector"]) == ["rerank-gateway"]
+    assert selected(one(objects, "Service", "rerank-gateway-peers")["spec"]["selector"]) == ["rerank-gateway"]
     budget = one(objects, "PodDisruptionBudget", "rerank-gateway")
     assert selected(budget["spec"]["selector"]["matchLabels"]) == ["rerank-gateway"]
     (spread,) = one(objects, "Deployment", "rerank-gateway")["spec"]["template"]["spec"][
@@ -274,6 +285,8 @@ def test_the_operator_reads_what_the_chart_tells(render: Render) -> None:
     assert settings.runtime_image_cpu == "rerank-runtime:0.1.0-cpu"
     assert settings.gateway_url == f"http://rerank-gateway.{NAMESPACE}/v1/rerank"
     assert settings.hub_endpoint is None
+    assert (settings.gateways_host, settings.gateways_port) == (f"rerank-gateway-peers.{NAMESPACE}", 8081)
+    assert (settings.usage_poll_seconds, settings.usage_write_seconds) == (10, 60)
     assert settings.remote_code == frozenset()
     # Nothing is set that the program would silently ignore.
     read = recorded(operator_config.from_environment, {**told, **by_field})
@@ -281,12 +294,17 @@ def test_the_operator_reads_what_the_chart_tells(render: Render) -> None:
 
 
 def test_the_gateway_reads_what_the_chart_tells(render: Render) -> None:
-    told = env(render("gateway.maxBodyBytes=20971520", "gateway.drainSeconds=30"), "rerank-gateway")
+    changed = render(
+        "gateway.maxBodyBytes=20971520", "gateway.drainSeconds=30", "gateway.accessLogSample=0.05"
+    )
+    told = env(changed, "rerank-gateway")
     settings = gateway_config.from_environment(told)
     assert settings.namespaces == ()
     assert settings.max_body_bytes == 20971520
     assert settings.drain_seconds == 30
     assert settings.request_timeout_seconds == 60
+    assert settings.access_log_sample == 0.05
+    assert (settings.usage_wait_seconds, settings.metrics_keys) == (15, 1000)
     assert recorded(gateway_config.from_environment, told) >= told.keys()
 
 
@@ -308,13 +326,17 @@ def recorded(read: Callable[[Mapping[str, str]], object], told: Mapping[str, str
     return Recording.names
 
 
-@pytest.mark.parametrize(("timeout", "drain"), [(60, 15), (600, 30), (1, 0)])
-def test_a_gateway_may_finish_what_it_began(render: Render, timeout: int, drain: int) -> None:
-    made = render(f"gateway.requestTimeoutSeconds={timeout}", f"gateway.drainSeconds={drain}")
+@pytest.mark.parametrize(("timeout", "drain", "usage"), [(60, 15, 15), (600, 30, 60), (1, 0, 0)])
+def test_a_gateway_may_finish_what_it_began(render: Render, timeout: int, drain: int, usage: int) -> None:
+    made = render(
+        f"gateway.requestTimeoutSeconds={timeout}",
+        f"gateway.drainSeconds={drain}",
+        f"gateway.usageWaitSeconds={usage}",
+    )
     grace = one(made, "Deployment", "rerank-gateway")["spec"]["template"]["spec"][
         "terminationGracePeriodSeconds"
     ]
-    assert grace >= timeout + drain + 5
+    assert grace >= timeout + drain + usage + 5
 
 
 def test_a_rollout_of_the_gateway_never_has_fewer_replicas(objects: Objects) -> None:

@@ -42,6 +42,8 @@ def test_a_misspelt_value_is_refused_by_its_name(render_text: Run, value: str, n
         ("gateway.maxBodyBytes=10", "/gateway/maxBodyBytes"),
         ("gateway.requestTimeoutSeconds=0", "/gateway/requestTimeoutSeconds"),
         ('gateway.service.type="Loadbalancer"', "/gateway/service/type"),
+        ("gateway.accessLogSample=2", "/gateway/accessLogSample"),
+        ("operator.usage.pollSeconds=0", "/operator/usage/pollSeconds"),
         ('image.pullPolicy="ifNotPresent"', "/image/pullPolicy"),
         ('image.registry="example.com/team"', "/image/registry"),
         ('image.tag="not a tag"', "/image/tag"),

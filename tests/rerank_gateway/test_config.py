@@ -17,12 +17,32 @@ def test_everything_set() -> None:
         "RERANK_MAX_BODY_BYTES": "1024",
         "RERANK_REQUEST_TIMEOUT_SECONDS": "2.5",
         "RERANK_DRAIN_SECONDS": "0",
+        "RERANK_USAGE_WAIT_SECONDS": "7",
+        "RERANK_ACCESS_LOG_SAMPLE": "0.25",
+        "RERANK_METRICS_KEYS": "10",
     }
-    assert config.from_environment(environment) == Settings(("a", "b"), Path("/token/master"), 1024, 2.5, 0.0)
+    assert config.from_environment(environment) == Settings(
+        ("a", "b"), Path("/token/master"), 1024, 2.5, 0.0, 7.0, 0.25, 10
+    )
+
+
+def test_no_more_than_every_request_is_logged() -> None:
+    with pytest.raises(InvalidSettingsError, match="RERANK_ACCESS_LOG_SAMPLE: expected a number from 0 to 1"):
+        config.from_environment({"RERANK_ACCESS_LOG_SAMPLE": "1.1"})
+
+
+_NUMBERS = [
+    "MAX_BODY_BYTES",
+    "REQUEST_TIMEOUT_SECONDS",
+    "DRAIN_SECONDS",
+    "USAGE_WAIT_SECONDS",
+    "ACCESS_LOG_SAMPLE",
+    "METRICS_KEYS",
+]
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan", "inf", "1e400"])
-@pytest.mark.parametrize("name", ["MAX_BODY_BYTES", "REQUEST_TIMEOUT_SECONDS", "DRAIN_SECONDS"])
+@pytest.mark.parametrize("name", _NUMBERS)
 def test_a_wrong_number_is_named(name: str, text: str) -> None:
     with pytest.raises(InvalidSettingsError, match=f"RERANK_{name}"):
         config.from_environment({f"RERANK_{name}": text})

@@ -30,7 +30,20 @@ def test_what_is_not_set_has_a_default() -> None:
         backend_token_file=Path("/var/run/rerank/master"),
         backend_token_secret="rerank-backend-token",
         lease_name="rerank-operator",
+        gateways_host="rerank-gateway-peers.rerank-system",
+        gateways_port=8081,
+        usage_poll_seconds=10,
+        usage_write_seconds=60,
     )
+
+
+@pytest.mark.parametrize(
+    ("peers", "host", "port"),
+    [("gateways.a:80", "gateways.a", 80), ("[::1]:9", "::1", 9), ("10.0.0.1:1", "10.0.0.1", 1)],
+)
+def test_the_gateways_are_somewhere_else(peers: str, host: str, port: int) -> None:
+    found = from_environment({**COMPLETE, "RERANK_GATEWAY_PEERS": peers, "RERANK_USAGE_POLL_SECONDS": "2.5"})
+    assert (found.gateways_host, found.gateways_port, found.usage_poll_seconds) == (host, port, 2.5)
 
 
 def test_reviewed_code_is_a_list() -> None:
@@ -63,6 +76,13 @@ def test_a_missing_variable_is_named(name: str) -> None:
         ("RERANK_HF_ENDPOINT", "hub.example.com"),
         ("RERANK_HF_ENDPOINT", "https://me:pw@hub.example.com"),
         ("RERANK_GATEWAY_URL", "gateway"),
+        ("RERANK_GATEWAY_PEERS", "gateways"),
+        ("RERANK_GATEWAY_PEERS", "gateways:http"),
+        ("RERANK_GATEWAY_PEERS", ":80"),
+        ("RERANK_GATEWAY_PEERS", "gateways:70000"),
+        ("RERANK_USAGE_POLL_SECONDS", "often"),
+        ("RERANK_USAGE_POLL_SECONDS", "0"),
+        ("RERANK_USAGE_WRITE_SECONDS", "nan"),
         ("RERANK_REMOTE_CODE", "org/name"),
         ("RERANK_REMOTE_CODE", f"org/name@{'0' * 40},org/other@main"),
         ("RERANK_REMOTE_CODE", f"org/name@{'0' * 41}"),

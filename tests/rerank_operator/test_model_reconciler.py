@@ -70,7 +70,9 @@ class Objects(Cluster):
         self.applied[intent["kind"]] = intent
         return intent
 
-    async def apply_status(self, resource: Resource, live: Object, status: Object) -> Object:
+    async def apply_status(
+        self, resource: Resource, live: Object, status: Object, *, field_manager: str = ""
+    ) -> Object:
         self.writes.append("status")
         self.status = status
         return live
