@@ -16,9 +16,11 @@ import structlog
 from fastapi import FastAPI
 
 from rerank_gateway import errors
+from rerank_gateway.auth import Authenticator
 from rerank_gateway.dialects import paths
 from rerank_gateway.errors import ApiError, ClientGoneError
 from rerank_gateway.exchange import Exchange, Receive, Scope, Send
+from rerank_gateway.in_flight import InFlight
 from rerank_gateway.metrics import CONTENT_TYPE, Metrics
 from rerank_gateway.source import Source
 from rerank_gateway.usage import Usage
@@ -29,6 +31,7 @@ Page = Callable[[Query], bytes]
 """A page of the internal port: the JSON that answers a query."""
 
 _TEXT: Final = b"text/plain; charset=utf-8"
+_OLD_SECONDS: Final = 60
 CLIENT_GONE: Final = 499  # nginx's status for a client that left: seen in logs and metrics, never sent
 
 _log = structlog.get_logger("rerank_gateway")
@@ -62,6 +65,7 @@ class PublicApp:
         metrics: Metrics,
         usage: Usage,
         lifecycle: Lifecycle,
+        in_flight: InFlight,
         *,
         log_sample: float,
     ) -> None:
@@ -70,15 +74,19 @@ class PublicApp:
         self._usage = usage
         self._lifecycle = lifecycle
         self._log_sample = log_sample
+        self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
-        exchange = Exchange(scope, receive, send, closing=self._lifecycle.draining)
+        exchange = Exchange(scope, receive, send, in_flight=self._in_flight, closing=self._lifecycle.draining)
         self._metrics.in_flight.inc()
         try:
-            await self._serve(exchange)
+            try:
+                await self._serve(exchange)
+            finally:
+                await exchange.finish()
         finally:
             self._metrics.in_flight.dec()
             self._record(exchange, time.perf_counter() - started)
@@ -157,18 +165,25 @@ class InternalApp:
     """
 
     def __init__(
-        self, source: Source, metrics: Metrics, lifecycle: Lifecycle, pages: Mapping[str, Page]
+        self,
+        source: Source,
+        auth: Authenticator,
+        metrics: Metrics,
+        lifecycle: Lifecycle,
+        pages: Mapping[str, Page],
     ) -> None:
         self._source = source
+        self._auth = auth
         self._metrics = metrics
         self._lifecycle = lifecycle
         self._pages = pages
         self._process = ((b"x-rerank-process", lifecycle.process.encode("ascii")),)
+        self._in_flight = InFlight(0)  # nothing here takes a body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        exchange = Exchange(scope, receive, send, closing=False)
+        exchange = Exchange(scope, receive, send, in_flight=self._in_flight, closing=False)
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         status, body, content_type = self._answer(exchange.method, exchange.path, query)
         await exchange.respond(status, body, headers=self._process, content_type=content_type)
@@ -183,14 +198,24 @@ class InternalApp:
             return 200, b"alive\n", _TEXT
         if path == "/readyz":
             missing = self._missing()
-            return 503 if missing else 200, _lines(missing or ["ready"]), _TEXT
+            return 503 if missing else 200, _lines([*(missing or ["ready"]), *self._old()]), _TEXT
         if path == "/metrics":
             return 200, self._metrics.text(), CONTENT_TYPE
         return 404, _lines(["/livez", "/readyz", "/metrics", *self._pages]), _TEXT
 
     def _missing(self) -> list[str]:
         draining = ["draining"] if self._lifecycle.draining else []
-        return draining + [f"not listed yet: {name}" for name in self._source.unsynced()]
+        unsynced = [f"not listed yet: {name}" for name in self._source.unsynced()]
+        stale = ["no key is accepted: none has been confirmed for too long"] if self._auth.stale(None) else []
+        return draining + (unsynced or stale)
+
+    def _old(self) -> list[str]:
+        """What is served from the last known state, which is no reason to stop serving."""
+        return [
+            f"not confirmed for {age:.0f} seconds: {name}"
+            for name, age in self._source.ages().items()
+            if age > _OLD_SECONDS
+        ]
 
 
 def _lines(lines: Iterable[str]) -> bytes:

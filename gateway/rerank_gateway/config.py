@@ -4,6 +4,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+# A quiet watch is confirmed every 20 s; one that breaks is replaced within 30 s.
+_LEAST_STALENESS_SECONDS: Final = 60
 
 
 class InvalidSettingsError(Exception):
@@ -19,16 +23,21 @@ class Settings:
     `usage_wait_seconds`: how long a gateway that has answered its last request waits until its counts of
     usage are saved. `access_log_sample` is the part of the requests that are logged, but for those that
     failed (5xx), which all are. `metrics_keys` keys have metrics of their own.
+    `max_in_flight_bytes`: of all requests and answers that are held at once. A request takes up to four
+    times its body's size of memory.
+    `auth_max_staleness_seconds`: how long keys are accepted that the source has not confirmed meanwhile.
     """
 
     namespaces: tuple[str, ...] = ()
     backend_token_file: Path | None = None
     max_body_bytes: int = 10 * 1024 * 1024
+    max_in_flight_bytes: int = 100 * 1024 * 1024
     request_timeout_seconds: float = 60.0
     drain_seconds: float = 15.0
     usage_wait_seconds: float = 0.0
     access_log_sample: float = 1.0
     metrics_keys: int = 1000
+    auth_max_staleness_seconds: float = 900.0
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -40,7 +49,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     namespaces = environment.get("RERANK_WATCH_NAMESPACES", "")
     token_file = environment.get("RERANK_BACKEND_TOKEN_FILE", "")
     defaults = Settings()
-    return Settings(
+    settings = Settings(
         namespaces=tuple(name.strip() for name in namespaces.split(",") if name.strip()),
         backend_token_file=Path(token_file) if token_file else None,
         max_body_bytes=int(_number(environment, "RERANK_MAX_BODY_BYTES", defaults.max_body_bytes, least=1)),
@@ -55,7 +64,22 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             environment, "RERANK_ACCESS_LOG_SAMPLE", defaults.access_log_sample, least=0, most=1
         ),
         metrics_keys=int(_number(environment, "RERANK_METRICS_KEYS", defaults.metrics_keys, least=0)),
+        max_in_flight_bytes=int(
+            _number(environment, "RERANK_MAX_IN_FLIGHT_BYTES", defaults.max_in_flight_bytes, least=1)
+        ),
+        auth_max_staleness_seconds=_number(
+            environment,
+            "RERANK_AUTH_MAX_STALENESS_SECONDS",
+            defaults.auth_max_staleness_seconds,
+            least=_LEAST_STALENESS_SECONDS,
+        ),
     )
+    if settings.max_in_flight_bytes < 2 * settings.max_body_bytes:
+        raise InvalidSettingsError(
+            f"RERANK_MAX_IN_FLIGHT_BYTES: {settings.max_in_flight_bytes} is less than twice "
+            f"RERANK_MAX_BODY_BYTES, {settings.max_body_bytes}: a body of that size would find no room"
+        )
+    return settings
 
 
 def _number(

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from rerank_gateway import errors, head
 from rerank_gateway.dialects import voyage
 from rerank_gateway.errors import ApiError, ClientGoneError, Headers
+from rerank_gateway.in_flight import InFlight
 from rerank_gateway.records import KeyRecord, ModelRecord
 
 Scope = MutableMapping[str, Any]
@@ -54,16 +55,23 @@ class Client(Protocol):
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer at once, and close the connection where the headers say so."""
 
+    async def answer_is_taken(self) -> None:
+        """Wait until the client has read all of the answer but for a socket's worth, or is gone."""
+
 
 class Exchange:
     """A request in progress. `status` is 0 until it is answered; `notes` go into the access log.
 
     `key` and `model` as soon as they are known: for the access log, metrics and usage.
+    What it holds of `in_flight` is given back by `finish`.
     """
 
     __slots__ = (
         "_client",
         "_closing",
+        "_held",
+        "_holder",
+        "_in_flight",
         "_receive",
         "_scope",
         "_send",
@@ -78,7 +86,9 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, closing: bool) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, in_flight: InFlight, closing: bool
+    ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.head = head.read(scope["raw_path"] + scope["query_string"], scope["headers"])
@@ -93,16 +103,22 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._closing = closing
+        self._in_flight = in_flight
+        self._holder = ""
+        self._held = 0
         self._unread = self.head.content_length != 0
         self._tail = b""
 
-    async def read_body(self, max_bytes: int) -> bytes:
-        """The whole body.
+    async def read_body(self, max_bytes: int, holder: str) -> bytes:
+        """The whole body, which the key `holder` answers for.
 
         Raises:
-            ApiError: 413 when it grows beyond `max_bytes`, 408 when it comes too slowly.
+            ApiError: 413 when it grows beyond `max_bytes`, 408 when it comes too slowly, 503 when the
+                process holds too much already: before it is read where its length is known.
             ClientGoneError: the client left in the middle.
         """
+        self._holder = holder
+        self._hold(self.head.content_length or 0)
         if self._client.body_is_here():
             return await self._collect(max_bytes, lambda _size: None)
         allowed_until = asyncio.get_running_loop().time() + BODY_SECONDS
@@ -128,10 +144,25 @@ class Exchange:
             size += len(chunks[-1])
             if size > max_bytes:
                 raise head.too_large(max_bytes)
+            if size > self._held:  # chunked
+                self._hold(size - self._held)
             progress(size)
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._tail = body[-TAIL_BYTES:]
         return body
+
+    def _hold(self, size: int) -> None:
+        self._in_flight.take(size, self._holder)
+        self._held += size
+
+    async def finish(self) -> None:
+        """See the answer taken by the client, and give back what was held for the request."""
+        try:
+            await self._client.answer_is_taken()
+        finally:
+            if self._held:
+                self._in_flight.give_back(self._held, self._holder)
+                self._held = 0
 
     async def unless_gone(self, work: Awaitable[_T]) -> _T:
         """Await `work`, and cancel it when the client goes away meanwhile. For after the body is read.
@@ -174,6 +205,9 @@ class Exchange:
         self, status: int, body: bytes, headers: Headers, content_type: bytes | None, *, linger: bool
     ) -> None:
         self.status = status
+        if self._held:
+            self._in_flight.add(len(body), self._holder)
+            self._held += len(body)
         answer_headers = (
             (b"content-type", content_type) if content_type else _JSON,
             (b"content-length", b"%d" % len(body)),

@@ -5,6 +5,7 @@ addresses here. Changed files are read again; a file that does not parse leaves 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,9 @@ class Folder:
 
     def ages(self) -> dict[str, float]:
         return {} if self._read_at is None else {"folder": time.monotonic() - self._read_at}
+
+    def keys_age(self, namespace: str | None) -> float:  # noqa: ARG002 - the folder holds all of them
+        return math.inf if self._read_at is None else time.monotonic() - self._read_at
 
     def _look(self) -> _Stamps:
         try:

@@ -12,9 +12,11 @@ import uvicorn
 
 from rerank_gateway import app, load, openapi
 from rerank_gateway.app import InternalApp, Lifecycle, Page, PublicApp
+from rerank_gateway.auth import Authenticator
 from rerank_gateway.config import Settings
 from rerank_gateway.exchange import App
 from rerank_gateway.http_client import HttpClient
+from rerank_gateway.in_flight import InFlight
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.models import Models
 from rerank_gateway.protocol import IDLE_SECONDS, Connection
@@ -53,19 +55,27 @@ class Gateway:
         self._lifecycle = Lifecycle()
         self._usage = Usage(self._lifecycle.process, told_apart=settings.metrics_keys)
         self._metrics.of_keys(self._usage)
+        self._in_flight = InFlight(settings.max_in_flight_bytes)
+        self._metrics.in_flight_bytes.set_function(lambda: self._in_flight.bytes)
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
+        auth = Authenticator(self.state, self._source, settings.auth_max_staleness_seconds)
         scheduler = Scheduler(settings, self.state, self._backend, tokens, self._metrics)
-        rerank = Rerank(settings, self.state, scheduler)
-        routes = app.routes(rerank, Models(self.state), openapi.documentation(version))
+        rerank = Rerank(settings, self.state, auth, scheduler)
+        routes = app.routes(rerank, Models(self.state, auth), openapi.documentation(version))
         self._public = PublicApp(
-            routes, self._metrics, self._usage, self._lifecycle, log_sample=settings.access_log_sample
+            routes,
+            self._metrics,
+            self._usage,
+            self._lifecycle,
+            self._in_flight,
+            log_sample=settings.access_log_sample,
         )
         pages: dict[str, Page] = {
             "/usage": lambda query: self._usage.page(query, self._lifecycle.phase),
             "/load": lambda _: load.page(self._lifecycle.process, self.state),
         }
-        self._internal = InternalApp(self._source, self._metrics, self._lifecycle, pages)
+        self._internal = InternalApp(self._source, auth, self._metrics, self._lifecycle, pages)
 
     async def run(self, public: socket.socket, internal: socket.socket) -> None:
         """Serve on two listening sockets; return when stopped and every request is answered.

@@ -51,6 +51,11 @@ class Metrics:
         self.in_flight = Gauge(
             "rerank_gateway_requests_in_flight", "Requests that are being served.", registry=self.registry
         )
+        self.in_flight_bytes = Gauge(
+            "rerank_gateway_in_flight_bytes",
+            "Bytes of requests and answers that are held; at RERANK_MAX_IN_FLIGHT_BYTES bodies are refused.",
+            registry=self.registry,
+        )
         self.retries = Counter(
             "rerank_gateway_backend_retries",
             "Second attempts, by model.",

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from rerank_gateway import auth
+from rerank_gateway.auth import Authenticator
 from rerank_gateway.exchange import Exchange
 from rerank_gateway.records import ModelRecord
 from rerank_gateway.state import State
@@ -14,8 +14,9 @@ from rerank_gateway.state import State
 class Models:
     """The list, in the shape of OpenAI's with what a caller of a reranker wants to know besides."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, auth: Authenticator) -> None:
         self._state = state
+        self._auth = auth
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one request.
@@ -23,7 +24,7 @@ class Models:
         Raises:
             ApiError: the refusal to send.
         """
-        key = exchange.key = auth.authenticate(self._state, exchange.head.credential, time.time())
+        key = exchange.key = self._auth.authenticate(exchange.head.credential, time.time())
         models = [self._entry(model) for model in self._state.models(key.id.namespace) if key.allows(model)]
         listed = {"object": "list"} if exchange.path.startswith("/v1/") else {}
         await exchange.respond(200, orjson.dumps({**listed, "data": models}))

@@ -1,12 +1,14 @@
 """The HTTP/1.1 connection: uvicorn's httptools protocol with the deadlines and bounds that it lacks.
 
 uvicorn alone keeps a silent connection open for ever, reads a head of any size, answers a broken one in
-plain text, and takes the body of a request that offers an upgrade for the next request.
+plain text, takes the body of a request that offers an upgrade for the next request, takes what follows a
+chunked body for more of its head, and waits for ever for a client that does not read its answer.
 """
 
 import asyncio
+import select
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn._types import ASGI3Application
@@ -20,6 +22,14 @@ HEAD_SECONDS: Final = 10.0
 # Longer than the 60 s after which common load balancers and client pools drop an idle connection, so that
 # the closing is theirs and no request is sent into a connection that we are closing.
 IDLE_SECONDS: Final = 75
+# An answer that the client does not read is held for it only while in each of these spans so much is taken.
+ANSWER_SECONDS: Final = 10.0
+ANSWER_BYTES_PER_SECOND: Final = 64 * 1024
+# Requests behind one that is being served. Benchmarks pipeline 16; whoever sends more wants our memory.
+MAX_PIPELINED: Final = 32
+# What a chunked body may spend on extensions and trailers, which are dropped, besides its chunks' own sizes.
+_FRAMING_BYTES: Final = 16 * 1024
+_CHUNK_FRAMING_BYTES: Final = 16
 
 
 class Connection(HttpToolsProtocol):
@@ -29,10 +39,15 @@ class Connection(HttpToolsProtocol):
     """
 
     on_gone: Callable[[], None] | None = None
-    _serving: RequestResponseCycle
+    _serving: RequestResponseCycle | None = None
     _head_timer: asyncio.TimerHandle | None = None
+    _answer_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
+    _messages = 0
+    _body_bytes = 0
+    _framing_bytes = 0
+    _framing_allowed = 0
     _upgrade_offered = False
     _replaying = False
 
@@ -42,15 +57,19 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self._stop_answer_timer()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        if self._serving is not None and not self._serving.response_complete:
+            self._serving.disconnected = True  # uvicorn tells the last request, which may be behind it
         if self.on_gone is not None:
             self.on_gone()
 
     def body_is_here(self) -> bool:
-        return not self._serving.more_body
+        return self._serving is not None and not self._serving.more_body
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        cycle = self._serving
+        cycle = cast("RequestResponseCycle", self._serving)
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()  # the client has not read its last answer
         if cycle.disconnected:
@@ -70,17 +89,35 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         cycle.on_response()
 
+    async def answer_is_taken(self) -> None:
+        if self.flow.write_paused:
+            await self.flow.drain()
+
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._in_head:
+        message, body_bytes = self._messages, self._body_bytes
+        was_in_head = self._in_head
+        if was_in_head:
             self._head_bytes += len(data)
         self._feed(data)
-        if not self._in_head or not self._head_bytes or self.transport.is_closing():
-            return  # the usual case: a whole head came at once
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_too_slow)
-        if self._head_bytes > head.MAX_HEAD_BYTES:
-            self._refuse(head.too_large_head())
+        if self.transport.is_closing():
+            return
+        if not self._in_head:
+            if not was_in_head and message == self._messages:
+                self._count_framing(len(data) - (self._body_bytes - body_bytes))
+        elif self._head_bytes:  # else the usual case: a whole head came at once
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_too_slow)
+            if self._head_bytes > head.MAX_HEAD_BYTES:
+                self._refuse(head.too_large_head())
+
+    def _count_framing(self, size: int) -> None:
+        """Bound what is neither head nor body: it would cost time and be counted nowhere."""
+        self._framing_bytes += size
+        if self._framing_bytes > _FRAMING_BYTES + self._framing_allowed:
+            self._refuse(
+                errors.invalid("The chunked body holds more framing than content.", code="invalid_http")
+            )
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -109,6 +146,8 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if not self._replaying:
             self._in_head = True
+            self._head_bytes = max(1, self._head_bytes)  # of a head that begins behind another's body
+            self._messages += 1
             super().on_message_begin()
             self.scope["extensions"] = {CLIENT: self}  # type: ignore[dict-item] # ASGI wants plain data
 
@@ -117,15 +156,18 @@ class Connection(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._replaying:
+        # A trailer is no header (RFC 9110 §6.5.1), least of all one that names a key.
+        if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._replaying:
             return
         self._in_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._framing_bytes = self._framing_allowed = 0
         self._stop_head_timer()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests at once")  # the parser stops; `_feed` refuses
         self._upgrade_offered = self.parser.should_upgrade()
         super().on_headers_complete()
 
@@ -133,17 +175,48 @@ class Connection(HttpToolsProtocol):
         self._serving = cycle  # of pipelined requests not the one that came last
         super()._start_asgi_task(cycle, app)
 
+    def on_chunk_header(self) -> None:
+        self._framing_allowed += _CHUNK_FRAMING_BYTES
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         if self._upgrade_offered and _framing(self.headers):
             return  # the parser only stopped; the body is still to come
         super().on_message_complete()
         self._in_head = True
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_reader()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._stop_answer_timer()
+
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection; one whose client does not read its last answer is cut."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """End the connection when it has nothing to do. What the client has sent already is served first."""
+        cycle: RequestResponseCycle | None = self.cycle
+        idle = cycle is None or cycle.response_complete
+        if idle and (self._head_bytes or _readable(self.transport)):
+            return  # what comes is answered with Connection: close, an end is seen
+        super().shutdown()
+        if self.transport.is_closing():
+            self._watch_reader()
 
     def _head_too_slow(self) -> None:
         self._head_timer = None
@@ -153,6 +226,25 @@ class Connection(HttpToolsProtocol):
             )
         elif not self.transport.is_closing():
             self.transport.close()
+
+    def _watch_reader(self) -> None:
+        """See that what is left to send is taken. Nothing is added to it meanwhile, so it only shrinks."""
+        left = self.transport.get_write_buffer_size()
+        if left and self._answer_timer is None:
+            self._answer_timer = self.loop.call_later(ANSWER_SECONDS, self._check_reader, left)
+
+    def _check_reader(self, before: int) -> None:
+        self._answer_timer = None
+        left = self.transport.get_write_buffer_size()
+        if left and before - left < ANSWER_SECONDS * ANSWER_BYTES_PER_SECOND:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -171,9 +263,17 @@ class Connection(HttpToolsProtocol):
                 % (STATUS_LINE[error.status], len(body), body)
             )
         self.transport.close()
+        self._watch_reader()
 
 
 def _framing(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The head's lines that say where its body ends; none when there is no body."""
     wanted = (b"content-length", b"transfer-encoding")
     return b"".join(b"%s: %s\r\n" % (name, value) for name, value in headers if name in wanted)
+
+
+def _readable(transport: asyncio.Transport) -> bool:
+    """Whether bytes, or the client's end, have come that the event loop has not read yet."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,11 +1,14 @@
 """The cluster as a source: one list+watch per kind. The only module that talks to the API server.
 
 A list says what exists and replaces what was known, so a DELETE that a broken watch lost cannot keep a key
-alive. Watches are short (a half-open connection is noticed within `WATCH_DEADLINE_SECONDS`) and continue
-where the last one ended. While the API server is away the last known state stays.
+alive. Watches are short and continue where the last one ended; what none has confirmed for
+`WATCH_DEADLINE_SECONDS` (the API server away, a half-open connection, a proxy that accepts and says nothing)
+is listed anew. While the API server is away the last known state stays, and `auth.py` bounds for how long
+keys are taken from it.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator
@@ -72,9 +75,12 @@ class Cluster:
             for resource in RESOURCES
             for namespace in (namespaces or (None,))
         ]
+        self._of_keys = {r.namespace: r for r in self._reflectors if r.kind is Kind.API_KEY}
 
     async def run(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._api.tls if self._api.tls is not None else True)
+        # No connection is used twice: one that lay idle may be half-open and cost its whole deadline.
+        tls = self._api.tls if self._api.tls is not None else True
+        connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as tasks:
             for reflector in self._reflectors:
                 tasks.create_task(reflector.run(session))
@@ -82,10 +88,15 @@ class Cluster:
     def unsynced(self) -> list[str]:
         return [reflector.name for reflector in self._reflectors if reflector.heard_at is None]
 
+    def keys_age(self, namespace: str | None) -> float:
+        reflector = self._of_keys.get(namespace) or self._of_keys.get(None)
+        if reflector is None:
+            return min(reflector.age() for reflector in self._of_keys.values())
+        return reflector.age()
+
     def ages(self) -> dict[str, float]:
-        now = time.monotonic()
         return {
-            reflector.name: now - reflector.heard_at
+            reflector.name: reflector.age()
             for reflector in self._reflectors
             if reflector.heard_at is not None
         }
@@ -94,8 +105,9 @@ class Cluster:
 class Reflector:
     """Keeps the objects of one kind, in one namespace or everywhere, equal to the API server's.
 
-    `heard_at` is when the API server last confirmed the state (monotonic seconds): a list, an event, a
-    bookmark, or a watch that it accepted. None before the first list.
+    `heard_at` is when the API server last confirmed the state (monotonic seconds): by a list, an event, a
+    bookmark, or by ending a watch in its time. None before the first list. That it accepted a watch
+    confirms nothing: what happened before is still to come.
     """
 
     def __init__(
@@ -109,15 +121,20 @@ class Reflector:
     ) -> None:
         scope = f"/namespaces/{namespace}" if namespace else ""
         self.name = f"{resource.plural} in {namespace}" if namespace else resource.plural
+        self.kind = resource.kind
+        self.namespace = namespace
         self.heard_at: float | None = None
         self._api = api
         self._resource = resource
-        self._namespace = namespace
         self._state = state
         self._url = f"{api.url}{resource.prefix}{scope}/{resource.plural}"
         self._relist_seconds = relist_seconds
         self._listed_at = 0.0
         self._version: str | None = None
+
+    def age(self) -> float:
+        """Seconds since `heard_at`; inf before the first list."""
+        return math.inf if self.heard_at is None else time.monotonic() - self.heard_at
 
     async def run(self, session: aiohttp.ClientSession) -> None:
         """List and watch until cancelled, through every fault."""
@@ -125,10 +142,12 @@ class Reflector:
         while True:
             started = time.monotonic()
             try:
-                if self._version is None or started - self._listed_at > self._relist_seconds:
+                if self._must_list():
                     await self._list(session)
+                    started = time.monotonic()
                 await self._watch(session)
                 if time.monotonic() - started >= _SHORTEST_WATCH_SECONDS:
+                    self.heard_at = time.monotonic()
                     failures = 0
                     continue
                 failures += 1
@@ -142,10 +161,15 @@ class Reflector:
             pause = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS)) - 1]
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads gateways
 
+    def _must_list(self) -> bool:
+        listed = time.monotonic() - self._listed_at
+        return self._version is None or self.age() >= WATCH_DEADLINE_SECONDS or listed > self._relist_seconds
+
     async def _list(self, session: aiohttp.ClientSession) -> None:
         """Replace everything by what a consistent read returns (resourceVersion unset)."""
         found: list[Record] = []
         token = ""
+        started = time.monotonic()
         while True:
             query = {"limit": str(_PAGE), **self._selector(), **({"continue": token} if token else {})}
             timeout = aiohttp.ClientTimeout(total=_LIST_PAGE_SECONDS, connect=_CONNECT_SECONDS)
@@ -161,9 +185,9 @@ class Reflector:
             token = page["metadata"].get("continue") or ""
             if not token:
                 break
-        self._state.replace(self._resource.kind, found, namespace=self._namespace)
+        self._state.replace(self.kind, found, namespace=self.namespace)
         self._version = page["metadata"]["resourceVersion"]
-        self._listed_at = self.heard_at = time.monotonic()
+        self._listed_at = self.heard_at = started
 
     async def _watch(self, session: aiohttp.ClientSession) -> None:
         """Follow changes until the API server ends the watch, as it does after `WATCH_SECONDS`."""
@@ -179,7 +203,6 @@ class Reflector:
             self._url, params=query, headers=self._api.headers(), timeout=timeout
         ) as response:
             await _check(response)
-            self.heard_at = time.monotonic()
             async for line in _lines(response.content):
                 self._apply(orjson.loads(line))
                 self.heard_at = time.monotonic()
@@ -193,19 +216,19 @@ class Reflector:
                 raise ExpiredError
             raise RefusedError(f"{body.get('code')} {body.get('reason')} in the stream")
         if kind == "DELETED":
-            self._state.remove(self._resource.kind, records.object_id(body))
+            self._state.remove(self.kind, records.object_id(body))
         elif kind in ("ADDED", "MODIFIED"):
             record = self._parse(body)
             if record is None:
-                self._state.remove(self._resource.kind, records.object_id(body))
+                self._state.remove(self.kind, records.object_id(body))
             else:
-                self._state.put(self._resource.kind, record)
+                self._state.put(self.kind, record)
         self._version = body["metadata"]["resourceVersion"]
 
     def _parse(self, body: Json) -> Record | None:
         """None for an object that makes no sense: it is as if it were not there."""
         try:
-            return records.parse(self._resource.kind, body)
+            return records.parse(self.kind, body)
         except ValueError as error:
             _log.warning("object_ignored", watch=self.name, reason=str(error))
             return None

@@ -4,7 +4,8 @@ checked first.
 
 import time
 
-from rerank_gateway import auth, errors
+from rerank_gateway import errors
+from rerank_gateway.auth import Authenticator
 from rerank_gateway.config import Settings
 from rerank_gateway.dialects import paths
 from rerank_gateway.dialects.call import Stamp
@@ -17,9 +18,10 @@ from rerank_gateway.state import State
 class Rerank:
     """The data path. One instance serves every request of the process."""
 
-    def __init__(self, settings: Settings, state: State, scheduler: Scheduler) -> None:
+    def __init__(self, settings: Settings, state: State, auth: Authenticator, scheduler: Scheduler) -> None:
         self._settings = settings
         self._state = state
+        self._auth = auth
         self._scheduler = scheduler
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -31,9 +33,11 @@ class Rerank:
         """
         notes = exchange.notes
         now = time.time()
-        key = exchange.key = auth.authenticate(self._state, exchange.head.credential, now)
+        key = exchange.key = self._auth.authenticate(exchange.head.credential, now)
         check_json_body(exchange.head, self._settings.max_body_bytes)
-        call = paths.parse(exchange.path, await exchange.read_body(self._settings.max_body_bytes))
+        body = await exchange.read_body(self._settings.max_body_bytes, key.key_id)
+        call = paths.parse(exchange.path, body)
+        del body  # its texts are in `call`, and the model may take a while
         notes["documents"] = sum(len(request.documents) for request in call.requests)
         model = self._state.resolve(key.id.namespace, call.model)
         if model is None:

@@ -14,3 +14,9 @@ class Source(Protocol):
 
     def ages(self) -> dict[str, float]:
         """Seconds since each watch last heard that it is up to date."""
+
+    def keys_age(self, namespace: str | None) -> float:
+        """Seconds since it was last certain which APIKeys `namespace` holds; inf when it never was.
+
+        None: since it was certain for any namespace.
+        """

@@ -294,14 +294,22 @@ def test_the_operator_reads_what_the_chart_tells(render: Render) -> None:
 
 
 def test_the_gateway_reads_what_the_chart_tells(render: Render) -> None:
-    changed = render(
-        "gateway.maxBodyBytes=20971520", "gateway.drainSeconds=30", "gateway.accessLogSample=0.05"
+    told = env(
+        render(
+            "gateway.maxBodyBytes=20971520",
+            "gateway.maxInFlightBytes=52428800",
+            "gateway.drainSeconds=30",
+            "gateway.authMaxStalenessSeconds=120",
+            "gateway.accessLogSample=0.05",
+        ),
+        "rerank-gateway",
     )
-    told = env(changed, "rerank-gateway")
     settings = gateway_config.from_environment(told)
     assert settings.namespaces == ()
     assert settings.max_body_bytes == 20971520
+    assert settings.max_in_flight_bytes == 52428800
     assert settings.drain_seconds == 30
+    assert settings.auth_max_staleness_seconds == 120
     assert settings.request_timeout_seconds == 60
     assert settings.access_log_sample == 0.05
     assert (settings.usage_wait_seconds, settings.metrics_keys) == (15, 1000)

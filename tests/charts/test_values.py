@@ -40,6 +40,7 @@ def test_a_misspelt_value_is_refused_by_its_name(render_text: Run, value: str, n
         ("gateway.replicas=-1", "/gateway/replicas"),
         ("gateway.replicas=1.5", "/gateway/replicas"),
         ("gateway.maxBodyBytes=10", "/gateway/maxBodyBytes"),
+        ("gateway.authMaxStalenessSeconds=0", "/gateway/authMaxStalenessSeconds"),
         ("gateway.requestTimeoutSeconds=0", "/gateway/requestTimeoutSeconds"),
         ('gateway.service.type="Loadbalancer"', "/gateway/service/type"),
         ("gateway.accessLogSample=2", "/gateway/accessLogSample"),
@@ -64,6 +65,12 @@ def test_a_wrong_value_is_refused_by_its_path(render_text: Run, value: str, path
     result = render_text(value)
     assert result.returncode != 0
     assert path in result.stderr or path.strip("/").replace("/", ".") in result.stderr
+
+
+def test_the_largest_body_must_find_room(render_text: Run) -> None:
+    result = render_text("gateway.maxBodyBytes=104857600")
+    assert result.returncode != 0
+    assert "gateway.maxInFlightBytes must be at least twice gateway.maxBodyBytes" in result.stderr
 
 
 def leaves(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -15,7 +15,20 @@ from aiohttp import web
 
 from tests.rerank_gateway.objects import Object
 
-Fault = Literal["none", "gone", "gone_in_stream", "error_in_stream", "cut_json", "forbidden", "silent", "end"]
+Fault = Literal[
+    "none",
+    "gone",  # 410
+    "gone_in_stream",
+    "error_in_stream",
+    "cut_json",  # half an event, as a whole line
+    "truncated",  # half an event, and the stream breaks off
+    "forbidden",
+    "too_many",  # 429
+    "failing",  # 500
+    "silent",  # accepted, and nothing comes
+    "end",  # accepted, and over at once
+]
+STATUSES: dict[Fault, int] = {"gone": 410, "forbidden": 403, "too_many": 429, "failing": 500}
 
 
 @dataclass
@@ -98,8 +111,8 @@ class FakeApiServer:
         if "watch" in query:
             return await self._watch(request, query)
         fault = self.list_faults.popleft() if self.list_faults else "none"
-        if fault in ("forbidden", "gone"):
-            return web.json_response({"kind": "Status"}, status=403 if fault == "forbidden" else 410)
+        if fault in STATUSES:
+            return web.json_response({"kind": "Status"}, status=STATUSES[fault])
         start = int(query.get("continue", "0"))
         items = [body for _, body in sorted(self.objects.items())]
         metadata: dict[str, Any] = {"resourceVersion": str(self._version)}
@@ -109,8 +122,8 @@ class FakeApiServer:
 
     async def _watch(self, request: web.Request, query: dict[str, str]) -> web.StreamResponse:
         fault = self.watch_faults.popleft() if self.watch_faults else "none"
-        if fault == "gone":
-            return web.json_response({"kind": "Status"}, status=410)
+        if fault in STATUSES:
+            return web.json_response({"kind": "Status"}, status=STATUSES[fault])
         response = web.StreamResponse()
         await response.prepare(request)
         if fault == "end":
@@ -129,6 +142,10 @@ class FakeApiServer:
                     await response.write(line[: len(line) // 2])
                     if fault == "cut_json":
                         await response.write(b"\n")
+                        return response
+                    if fault == "truncated":
+                        assert request.transport is not None
+                        request.transport.abort()
                         return response
                     await response.write(line[len(line) // 2 :])
             await changed.wait()

@@ -38,6 +38,7 @@ class ByHand:
 
     state: State
     synced: bool = True
+    age: float = 0.0
     crash: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -48,7 +49,10 @@ class ByHand:
         return [] if self.synced else ["apikeys"]
 
     def ages(self) -> dict[str, float]:
-        return {"by hand": 0.0}
+        return {"by hand": self.age}
+
+    def keys_age(self, namespace: str | None) -> float:
+        return self.age
 
     def put(self, *bodies: Object) -> None:
         for body in bodies:

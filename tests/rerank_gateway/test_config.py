@@ -20,9 +20,20 @@ def test_everything_set() -> None:
         "RERANK_USAGE_WAIT_SECONDS": "7",
         "RERANK_ACCESS_LOG_SAMPLE": "0.25",
         "RERANK_METRICS_KEYS": "10",
+        "RERANK_MAX_IN_FLIGHT_BYTES": "2048",
+        "RERANK_AUTH_MAX_STALENESS_SECONDS": "60",
     }
     assert config.from_environment(environment) == Settings(
-        ("a", "b"), Path("/token/master"), 1024, 2.5, 0.0, 7.0, 0.25, 10
+        namespaces=("a", "b"),
+        backend_token_file=Path("/token/master"),
+        max_body_bytes=1024,
+        max_in_flight_bytes=2048,
+        request_timeout_seconds=2.5,
+        drain_seconds=0.0,
+        usage_wait_seconds=7.0,
+        access_log_sample=0.25,
+        metrics_keys=10,
+        auth_max_staleness_seconds=60.0,
     )
 
 
@@ -38,6 +49,8 @@ _NUMBERS = [
     "USAGE_WAIT_SECONDS",
     "ACCESS_LOG_SAMPLE",
     "METRICS_KEYS",
+    "MAX_IN_FLIGHT_BYTES",
+    "AUTH_MAX_STALENESS_SECONDS",
 ]
 
 
@@ -46,3 +59,13 @@ _NUMBERS = [
 def test_a_wrong_number_is_named(name: str, text: str) -> None:
     with pytest.raises(InvalidSettingsError, match=f"RERANK_{name}"):
         config.from_environment({f"RERANK_{name}": text})
+
+
+def test_the_largest_body_must_find_room() -> None:
+    with pytest.raises(InvalidSettingsError, match=r"RERANK_MAX_IN_FLIGHT_BYTES.*RERANK_MAX_BODY_BYTES"):
+        config.from_environment({"RERANK_MAX_BODY_BYTES": "60000000"})
+
+
+def test_keys_stay_confirmed_between_two_watches() -> None:
+    with pytest.raises(InvalidSettingsError, match=r"RERANK_AUTH_MAX_STALENESS_SECONDS.*at least 60"):
+        config.from_environment({"RERANK_AUTH_MAX_STALENESS_SECONDS": "59"})

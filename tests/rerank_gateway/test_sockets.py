@@ -1,6 +1,7 @@
 """What raw sockets can do to the gateway: broken heads, smuggling, slowness, early refusals."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -247,3 +248,90 @@ async def test_a_client_gone_in_the_middle_of_its_body_leaves_nothing(
     in_flight = gateway.gateway._metrics.in_flight
     await until(lambda: in_flight._value.get() == 0)
     assert engine.seen == []
+
+
+TRAILERS = {
+    "a key": f"Authorization: Bearer {MINTED.text}",
+    "a request id": "X-Request-Id: from-the-trailer",
+    "a second host": "Host: y",
+}
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+async def test_a_trailer_is_no_header(gateway: Running, trailer: str) -> None:
+    body = b"%x\r\n%s\r\n0\r\n%s\r\n\r\n" % (len(JSON), JSON, TRAILERS[trailer].encode())
+    key = trailer != "a key"
+    answer = await gateway.raw(request("Transfer-Encoding: chunked", body=body, length=False, key=key))
+    assert status_of(answer) == (200 if key else 401)
+    assert b"from-the-trailer" not in answer
+
+
+@pytest.mark.parametrize("flood", ["trailers", "one trailer", "an extension", "extensions"])
+async def test_a_chunked_body_of_nothing_but_framing_is_cut(gateway: Running, flood: str) -> None:
+    parts = {
+        "trailers": b"0\r\n" + b"a: b\r\n" * 5000,
+        "one trailer": b"0\r\na: " + b"b" * 50_000,
+        "an extension": b"1;" + b"a" * 50_000,
+        "extensions": (b"1;" + b"a" * 100 + b"\r\n \r\n") * 500,
+    }
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request("Transfer-Encoding: chunked", body=b"1\r\n \r\n", length=False, close=False))
+    await asyncio.sleep(0.02)
+    writer.write(parts[flood])
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert status_of(answer) == 400
+    assert error_of(answer)["code"] == "invalid_http"
+    writer.close()
+
+
+async def test_small_chunks_are_fine(gateway: Running) -> None:
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in JSON + b" " * 20_000) + b"0\r\n\r\n"
+    answer = await gateway.raw(request("Transfer-Encoding: chunked", body=body, length=False))
+    assert status_of(answer) == 200
+
+
+async def test_a_client_may_pipeline_so_much_and_no_more(gateway: Running, engine: FakeEngine) -> None:
+    answer = await gateway.raw(request(close=False) * 20 + request())
+    assert answer.count(b"HTTP/1.1 200 ") == 21
+    with contextlib.suppress(ConnectionResetError):
+        assert await gateway.raw(request(close=False) * 500) == b""
+    assert len(engine.seen) <= 21 + 1
+
+
+LONG = json.dumps({**BODY, "documents": ["panda " * 1000] * 1600}).encode()  # more than sockets buffer
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_an_answer_that_nobody_reads_is_given_up(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch, close: bool
+) -> None:
+    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 0.2)
+    in_flight = gateway.gateway._metrics.in_flight
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+    writer.write(request(body=LONG, close=close))
+    await until(lambda: in_flight._value.get() == 1)
+    await until(lambda: in_flight._value.get() == 0)
+    assert gateway.gateway._in_flight.bytes == 0
+    writer.transport.abort()
+
+
+async def test_bytes_in_flight_are_bounded(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_flight = gateway.gateway._in_flight
+    monkeypatch.setattr(in_flight, "_max_bytes", 2000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request(body=b"{" * 1500, close=False)[:-1])
+    await until(lambda: in_flight.bytes == 1500)
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (1500, b" " * 1500)
+    for refused in (
+        request("Content-Length: 1500", "Expect: 100-continue", body=b"", length=False),
+        request("Transfer-Encoding: chunked", body=chunked, length=False),
+    ):
+        answer = await gateway.raw(refused)
+        assert status_of(answer) == 503
+        assert error_of(answer)["code"] == "too_many_bytes"
+        assert b"retry-after: 1\r\n" in answer
+    writer.write(b"{")
+    assert status_of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)) == 400
+    await until(lambda: in_flight.bytes == 0)
+    assert status_of(await gateway.raw(request())) == 200
+    writer.close()
