@@ -1,4 +1,6 @@
-"""Writes what is derived from `crds/` and the chart: the chart's CRD copies and `manifests/install.yaml`.
+"""Writes what is derived from `crds/` and the chart.
+
+That is the chart's copies of the CRDs, the table of values in its README, and `manifests/install.yaml`.
 
 Run by `make manifests`, from the root of the repository.
 """
@@ -9,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 from dev.cluster.binaries import binaries
+from manifests import values_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "rerank-operator"
@@ -59,7 +62,7 @@ def template_command(helm: Path) -> list[str | Path]:
 def install_yaml(helm: Path) -> str:
     """The text of `manifests/install.yaml`: a namespace, then the chart with its default values."""
     rendered = subprocess.run(  # noqa: S603 - helm with fixed arguments
-        template_command(helm),
+        [*template_command(helm), "--skip-tests"],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -70,6 +73,9 @@ def install_yaml(helm: Path) -> str:
 def main() -> None:
     """Render everything."""
     copy_crds()
+    readme = CHART / "README.md"
+    text = values_table.with_table(readme.read_text(encoding="utf-8"), (CHART / "values.yaml").read_text())
+    readme.write_text(text, encoding="utf-8")
     INSTALL.write_text(install_yaml(helm_path()), encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+LOG_LEVELS: Final = ("info", "warning", "error")
 # A quiet watch is confirmed every 20 s; one that breaks is replaced within 30 s.
 _LEAST_STALENESS_SECONDS: Final = 60
 
@@ -26,6 +27,7 @@ class Settings:
     `max_in_flight_bytes`: of all requests and answers that are held at once. A request takes up to four
     times its body's size of memory.
     `auth_max_staleness_seconds`: how long keys are accepted that the source has not confirmed meanwhile.
+    `log_level`: the least severe lines that are logged, one of `LOG_LEVELS`; the access log is "info".
     """
 
     namespaces: tuple[str, ...] = ()
@@ -38,6 +40,7 @@ class Settings:
     access_log_sample: float = 1.0
     metrics_keys: int = 1000
     auth_max_staleness_seconds: float = 900.0
+    log_level: str = "info"
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -73,6 +76,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             defaults.auth_max_staleness_seconds,
             least=_LEAST_STALENESS_SECONDS,
         ),
+        log_level=_log_level(environment.get("RERANK_LOG_LEVEL", "")),
     )
     if settings.max_in_flight_bytes < 2 * settings.max_body_bytes:
         raise InvalidSettingsError(
@@ -80,6 +84,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             f"RERANK_MAX_BODY_BYTES, {settings.max_body_bytes}: a body of that size would find no room"
         )
     return settings
+
+
+def _log_level(text: str) -> str:
+    level = text or "info"
+    if level not in LOG_LEVELS:
+        raise InvalidSettingsError(f"RERANK_LOG_LEVEL: expected {', '.join(LOG_LEVELS)}, got {text!r}")
+    return level
 
 
 def _number(

@@ -42,8 +42,12 @@ class Output:
         self._file.flush()
 
 
-def configure() -> None:
-    """Set up logging for the process. Called once, by `main.py`."""
+def configure(level: str = "info") -> None:
+    """Set up logging for the process: lines of `level` and above, of libraries from "warning" on.
+
+    Called by `main.py`, before anything is logged.
+    """
+    least = logging.getLevelNamesMapping()[level.upper()]
     output = Output(sys.stdout.buffer)
     shared: list[Any] = [
         structlog.processors.add_log_level,
@@ -52,7 +56,7 @@ def configure() -> None:
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=orjson.dumps)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", output)),
         cache_logger_on_first_use=True,
     )
@@ -68,4 +72,4 @@ def configure() -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(max(least, logging.WARNING))

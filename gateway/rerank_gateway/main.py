@@ -34,7 +34,9 @@ def serve(
     """Serve POST /v1/rerank for every model of the cluster, or of a folder of YAML files."""
     log.configure()
     try:
-        uvloop.run(_serve(config.from_environment(os.environ), config_dir, port, internal_port))
+        settings = config.from_environment(os.environ)
+        log.configure(settings.log_level)
+        uvloop.run(_serve(settings, config_dir, port, internal_port))
     except (InvalidSettingsError, InvalidFolderError, NoApiServerError) as error:
         _log.error("cannot_start", reason=str(error))
         raise typer.Exit(2) from None

@@ -5,9 +5,10 @@ kopf's is needed for it, since each look notes what it used, and the operator's 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -42,16 +43,55 @@ class Users:
         return frozenset(self._users.get(entry, ()))
 
 
-async def read(api: cluster.Cluster, name: str) -> CatalogModel | Obstacle:
+class Entries(Protocol):
+    """Where entries are looked up. Both methods raise `cluster.ApiError` when that is not possible now."""
+
+    async def get(self, name: str) -> cluster.Object | None:
+        """The entry of this name."""
+
+    async def missing(self, name: str) -> Obstacle:
+        """What to say of a name that no entry has."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogModels:
+    """The CatalogModels of the cluster."""
+
+    api: cluster.Cluster
+
+    async def get(self, name: str) -> cluster.Object | None:
+        return await self.api.get(cluster.CATALOG_MODEL, None, name)
+
+    async def missing(self, name: str) -> Obstacle:
+        known = [item["metadata"]["name"] async for item in self.api.pages(cluster.CATALOG_MODEL, None)]
+        everything = "`kubectl get catalogmodels` lists all that there are"
+        return not_found(name, known, everything=everything)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """The entries of the installation by name, for an operator that may not read CatalogModels."""
+
+    bodies: Mapping[str, cluster.Object]
+
+    async def get(self, name: str) -> cluster.Object | None:
+        return self.bodies.get(name)
+
+    async def missing(self, name: str) -> Obstacle:
+        known = ", ".join(sorted(self.bodies))
+        everything = f"this operator has rights in namespaces only and knows {known}"
+        return not_found(name, self.bodies, everything=everything)
+
+
+async def read(entries: Entries, name: str) -> CatalogModel | Obstacle:
     """The entry, or why it cannot be used.
 
     Raises:
         cluster.ApiError: it could not be looked for; nothing must be decided then.
     """
-    body = await api.get(cluster.CATALOG_MODEL, None, name)
+    body = await entries.get(name)
     if body is None:
-        known = [item["metadata"]["name"] async for item in api.pages(cluster.CATALOG_MODEL, None)]
-        return not_found(name, known)
+        return await entries.missing(name)
     try:
         return CatalogModel.parse(body)
     except ValidationError as error:
@@ -62,13 +102,13 @@ async def read(api: cluster.Cluster, name: str) -> CatalogModel | Obstacle:
         return Obstacle("CatalogModelUnreadable", message[:1024])
 
 
-def not_found(name: str, known: Iterable[str]) -> Obstacle:
-    """There is no such entry: name those that were perhaps meant."""
+def not_found(name: str, known: Iterable[str], *, everything: str) -> Obstacle:
+    """There is no such entry: name those that were perhaps meant; `everything` says which there are."""
     names = sorted(known)
     close = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     way_out = (
-        f"{hint}`kubectl get catalogmodels` lists all that there are"
+        f"{hint}{everything}"
         if names
         else "the catalog is empty (catalog.install of the chart brings the built-in entries)"
     )

@@ -4,7 +4,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
+
+LOG_LEVELS: Final = ("info", "warning", "error")
 
 _REMOTE_CODE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[0-9a-f]{40}")
 
@@ -18,9 +21,11 @@ class Settings:
     """What the operator was installed with. Empty `watch_namespaces` means all namespaces.
 
     `remote_code` names the repositories that may run code of their own, each as "org/name@commit";
-    `catalog_directory` holds the built-in catalog entries. `gateways_host` has an address for each gateway,
-    whose internal port is `gateways_port`; each is asked for usage every `usage_poll_seconds`, and a key's
-    usage is written every `usage_write_seconds` at most.
+    `catalog_directory` holds the built-in catalog entries. Without `catalog_models` they are all that there
+    is: CatalogModels belong to no namespace, and an operator that has rights in namespaces only cannot read
+    them. `gateways_host` has an address for each gateway, whose internal port is `gateways_port`; each is
+    asked for usage every `usage_poll_seconds`, and a key's usage is written every `usage_write_seconds` at
+    most. `log_level` is the least severe level that is logged.
     """
 
     namespace: str
@@ -40,6 +45,8 @@ class Settings:
     gateways_port: int = 8081
     usage_poll_seconds: float = 10.0
     usage_write_seconds: float = 60.0
+    catalog_models: bool = True
+    log_level: str = "info"
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -55,9 +62,6 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             raise ConfigError(f"{name} is not set; the chart sets it in the operator's Deployment")
         return value
 
-    policy = environment.get("RERANK_IMAGE_PULL_POLICY", "").strip() or "IfNotPresent"
-    if policy not in {"Always", "IfNotPresent", "Never"}:
-        raise ConfigError(f"RERANK_IMAGE_PULL_POLICY is {policy!r}; use Always, IfNotPresent or Never")
     endpoint = environment.get("RERANK_HF_ENDPOINT", "").strip() or None
     for name, url in (
         ("RERANK_HF_ENDPOINT", endpoint),
@@ -84,7 +88,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         watch_namespaces=tuple(sorted({name for name in namespaces if name})),
         runtime_image_cpu=required("RERANK_RUNTIME_IMAGE_CPU"),
         runtime_image_cuda=required("RERANK_RUNTIME_IMAGE_CUDA"),
-        image_pull_policy=policy,
+        image_pull_policy=_one_of(
+            environment, "RERANK_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")
+        ),
         hub_endpoint=endpoint,
         gateway_url=required("RERANK_GATEWAY_URL"),
         backend_token_file=Path(required("RERANK_BACKEND_TOKEN_FILE")),
@@ -97,6 +103,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         gateways_port=int(port),
         usage_poll_seconds=_seconds(environment, "RERANK_USAGE_POLL_SECONDS", 10.0),
         usage_write_seconds=_seconds(environment, "RERANK_USAGE_WRITE_SECONDS", 60.0),
+        catalog_models=_one_of(environment, "RERANK_CATALOG_MODELS", ("true", "false")) == "true",
+        log_level=_one_of(environment, "RERANK_LOG_LEVEL", LOG_LEVELS),
     )
 
 
@@ -108,6 +116,14 @@ def _seconds(environment: Mapping[str, str], name: str, default: float) -> float
         value = 0.0
     if not 0.1 <= value <= 86400:
         raise ConfigError(f"{name} is {text!r}; use a number of seconds from 0.1 to 86400")
+    return value
+
+
+def _one_of(environment: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:
+    """The variable's value, by default the first of those that it may have."""
+    value = environment.get(name, "").strip() or values[0]
+    if value not in values:
+        raise ConfigError(f"{name} is {value!r}; use {', '.join(values[:-1])} or {values[-1]}")
     return value
 
 

@@ -33,8 +33,10 @@ class Backoffs:
             yield seconds * uniform(0.75, 1.25)  # noqa: S311  # spreads retries, guards nothing
 
 
-def registry(queue: KeyedQueue[Key], users: Users, *, in_cluster: bool) -> kopf.OperatorRegistry:
-    """All handlers. `users` tells which models a catalog entry concerns."""
+def registry(
+    queue: KeyedQueue[Key], users: Users, *, in_cluster: bool, catalog_models: bool
+) -> kopf.OperatorRegistry:
+    """All handlers. `users` tells which models an entry concerns, where `catalog_models` may be read."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(
         kopf.login_with_service_account if in_cluster else kopf.login_with_kubeconfig
@@ -48,10 +50,12 @@ def registry(queue: KeyedQueue[Key], users: Users, *, in_cluster: bool) -> kopf.
     async def on_api_key(namespace: str | None, name: str | None, **_: Any) -> None:
         queue.add((API_KEY, namespace or "", name or ""))
 
-    @kopf.on.event(names.GROUP, names.VERSION, "catalogmodels", registry=found)
     async def on_catalog_model(name: str | None, **_: Any) -> None:
         for model in users.of(name or ""):
             queue.add((MODEL, *model))
+
+    if catalog_models:
+        kopf.on.event(names.GROUP, names.VERSION, "catalogmodels", registry=found)(on_catalog_model)
 
     async def on_child(namespace: str | None, labels: Any, **_: Any) -> None:
         if names.MODEL_LABEL in labels:

@@ -15,7 +15,7 @@ import structlog
 
 from rerank_api import names
 from rerank_operator import backend_master, builtin_catalog, cluster, config, handlers, workers
-from rerank_operator.catalog import Users
+from rerank_operator.catalog import BuiltIn, CatalogModels, Users
 from rerank_operator.events import Recorder
 from rerank_operator.gateways import Gateways
 from rerank_operator.handlers import API_KEY, MODEL, Key
@@ -44,13 +44,13 @@ def main() -> None:
         "--port", type=int, default=DEFAULT_PORT, help="livez, readyz and metrics (%(default)s)"
     )
     arguments = parser.parse_args()
-    _set_up_logs()
     try:
         settings = config.from_environment(os.environ)
         directory = settings.catalog_directory
         entries = builtin_catalog.load(directory) if directory is not None else []
     except (ValueError, OSError) as error:
         sys.exit(f"rerank-operator: {error}")
+    _set_up_logs(settings.log_level)
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(run(settings, entries, port=arguments.port))
 
@@ -77,7 +77,7 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
     poller = Poller()
     gateways = Gateways(settings.gateways_host, settings.gateways_port)
     try:
-        await _until_served(api)
+        await _until_served(api, catalog_models=settings.catalog_models)
         starting[0] = ""  # a standby is ready too: it does what it is there for
         await lease.acquire()
         metrics.leading.set(1)
@@ -122,6 +122,9 @@ async def _lead(
         recorder=recorder,
         settings=settings,
         users=users,
+        entries=CatalogModels(api)
+        if settings.catalog_models
+        else BuiltIn({entry["metadata"]["name"]: entry for entry in entries}),
         backend_master=master,
     )
     keys = KeyReconciler(api=api, recorder=recorder)
@@ -139,13 +142,16 @@ async def _lead(
         for number in range(workers.WORKERS)
     ]
     tasks.append(asyncio.create_task(workers.resync(api, queue, settings.watch_namespaces), name="resync"))
-    tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
+    if settings.catalog_models:
+        tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
     tasks.append(asyncio.create_task(collector.run(), name="usage"))
     for task in tasks:
         task.add_done_callback(_must_not_end)
     try:
         await kopf.operator(
-            registry=handlers.registry(queue, users, in_cluster=in_cluster),
+            registry=handlers.registry(
+                queue, users, in_cluster=in_cluster, catalog_models=settings.catalog_models
+            ),
             settings=handlers.settings(),
             standalone=True,
             clusterwide=not settings.watch_namespaces,
@@ -176,9 +182,9 @@ def _must_not_end(task: asyncio.Task[None]) -> None:
         os._exit(1)
 
 
-async def _until_served(api: cluster.Cluster) -> None:
+async def _until_served(api: cluster.Cluster, *, catalog_models: bool) -> None:
     """Wait for the API server to know our resources: kopf looks for them once, when it starts."""
-    wanted = {"modeldeployments", "apikeys", "catalogmodels"}
+    wanted = {"modeldeployments", "apikeys"} | ({"catalogmodels"} if catalog_models else set())
     said = False
     while True:
         try:
@@ -193,7 +199,7 @@ async def _until_served(api: cluster.Cluster) -> None:
         await asyncio.sleep(_START_RETRY_SECONDS)
 
 
-def _set_up_logs() -> None:
+def _set_up_logs(level: str) -> None:
     """One JSON object a line, ours and the libraries'."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -209,7 +215,7 @@ def _set_up_logs() -> None:
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # one line for each event of each object
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -49,6 +49,7 @@ class ModelReconciler:
     recorder: Recorder
     settings: Settings
     users: Users
+    entries: catalog.Entries
     backend_master: bytes = field(repr=False)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
@@ -85,7 +86,7 @@ class ModelReconciler:
         """What the fields of the model, its catalog entry and the installation's policy come to."""
         named = model.spec.model.catalog
         self.users.note((model.metadata.namespace, model.metadata.name), named)
-        entry = await catalog.read(self.api, named) if named is not None else None
+        entry = await catalog.read(self.entries, named) if named is not None else None
         if isinstance(entry, Obstacle):
             return entry
         found = effective(model.spec, entry.spec.defaults if entry else None)

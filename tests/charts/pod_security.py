@@ -19,8 +19,11 @@ POD_KINDS = {"Deployment", "Job", "StatefulSet", "DaemonSet"}
 def pod_specs(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The pod spec of every object that makes pods, with the object's kind and name."""
     for item in objects:
+        name = f"{item['kind']}/{item['metadata']['name']}"
+        if item["kind"] == "Pod":
+            yield name, item["spec"]
         if item["kind"] in POD_KINDS:
-            yield f"{item['kind']}/{item['metadata']['name']}", item["spec"]["template"]["spec"]
+            yield name, item["spec"]["template"]["spec"]
 
 
 def violations(spec: dict[str, Any]) -> list[str]:

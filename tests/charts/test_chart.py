@@ -112,19 +112,22 @@ def test_every_selector_selects_its_pods_alone(objects: Objects) -> None:
 
     for name in pods:
         assert selected(one(objects, "Deployment", name)["spec"]["selector"]["matchLabels"]) == [name]
-    assert selected(one(objects, "Service", "rerank-gateway")["spec"]["selector"]) == ["rerank-gateway"]
-    assert selected(one(objects, "Service", "rerank-gateway-peers")["spec"]["selector"]) == ["rerank-gateway"]
-    budget = one(objects, "PodDisruptionBudget", "rerank-gateway")
-    assert selected(budget["spec"]["selector"]["matchLabels"]) == ["rerank-gateway"]
-    (spread,) = one(objects, "Deployment", "rerank-gateway")["spec"]["template"]["spec"][
-        "topologySpreadConstraints"
+        for kind, field in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+            assert selected(one(objects, kind, name)["spec"][field]["matchLabels"]) == [name]
+    spread = pod(objects, "rerank-gateway")["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
     ]
-    assert selected(spread["labelSelector"]["matchLabels"]) == ["rerank-gateway"]
+    for each in spread:
+        assert selected(each["labelSelector"]["matchLabels"]) == ["rerank-gateway"]
+    for service in ("rerank-gateway", "rerank-gateway-peers"):
+        assert selected(one(objects, "Service", service)["spec"]["selector"]) == ["rerank-gateway"]
 
 
 def test_every_pod_is_restricted(objects: Objects) -> None:
     found = {name: violations(spec) for name, spec in pod_specs(objects)}
-    assert found == {"Deployment/rerank-operator": [], "Deployment/rerank-gateway": []}
+    assert found == {"Deployment/rerank-operator": [], "Deployment/rerank-gateway": [], "Pod/rerank-test": []}
 
 
 def test_pods_run_on_a_small_node(objects: Objects) -> None:
@@ -140,9 +143,14 @@ def test_tokens_are_mounted_by_the_pods_that_watch(objects: Objects) -> None:
         if item["kind"] == "ServiceAccount"
     }
     assert accounts == {"rerank-operator": False, "rerank-gateway": False}
-    for name, spec in pod_specs(objects):
-        assert spec["automountServiceAccountToken"] is True, name
-        assert spec["serviceAccountName"] in name
+    mounting = {name: spec["automountServiceAccountToken"] for name, spec in pod_specs(objects)}
+    assert mounting == {
+        "Deployment/rerank-operator": True,
+        "Deployment/rerank-gateway": True,
+        "Pod/rerank-test": False,
+    }
+    for name in PROGRAMS:
+        assert pod(objects, name)["serviceAccountName"] == name
 
 
 def test_no_rule_holds_a_wildcard(objects: Objects) -> None:
@@ -216,6 +224,17 @@ def test_with_named_namespaces_nothing_is_cluster_wide(objects: Objects, render:
         assert env(objects, component)["RERANK_WATCH_NAMESPACES"] == ""
 
 
+def test_a_release_may_do_without_cluster_roles(objects: Objects, render: Render) -> None:
+    confined = render('watchNamespaces=["team-a"]', "rbac.clusterRoles=false", "crds.install=false")
+    kinds = {item["kind"] for item in confined}
+    assert not kinds & {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    for component in PROGRAMS:
+        expected = one(objects, "ClusterRole", component)["rules"]
+        assert one(confined, "Role", component, "team-a")["rules"] == expected
+    assert env(confined, "rerank-operator")["RERANK_CATALOG_MODELS"] == "false"
+    assert "RERANK_CATALOG_MODELS" not in env(objects, "rerank-operator")
+
+
 def test_every_binding_leads_to_a_role_and_an_account(objects: Objects) -> None:
     names = {(item["kind"], item["metadata"]["name"]) for item in objects}
     for item in objects:
@@ -262,8 +281,8 @@ def test_values_reach_the_programs(render: Render) -> None:
     changed = render(
         'huggingFace.endpoint="http://hub.example.com"',
         'gateway={"replicas":3,"maxBodyBytes":20971520,"requestTimeoutSeconds":120,"drainSeconds":30}',
-        'nodeSelector={"disk":"fast"}',
-        'tolerations=[{"key":"infra","operator":"Exists"}]',
+        'gateway.logLevel="warning"',
+        'operator.logLevel="error"',
     )
     assert env(changed, "rerank-operator")["RERANK_HF_ENDPOINT"] == "http://hub.example.com"
     gateway = one(changed, "Deployment", "rerank-gateway")["spec"]
@@ -272,13 +291,12 @@ def test_values_reach_the_programs(render: Render) -> None:
     assert told["RERANK_MAX_BODY_BYTES"] == "20971520"
     assert told["RERANK_REQUEST_TIMEOUT_SECONDS"] == "120"
     assert told["RERANK_DRAIN_SECONDS"] == "30"
-    for _, spec in pod_specs(changed):
-        assert spec["nodeSelector"] == {"disk": "fast"}
-        assert spec["tolerations"] == [{"key": "infra", "operator": "Exists"}]
+    assert told["RERANK_LOG_LEVEL"] == "warning"
+    assert env(changed, "rerank-operator")["RERANK_LOG_LEVEL"] == "error"
 
 
 def test_the_operator_reads_what_the_chart_tells(render: Render) -> None:
-    told = env(render('watchNamespaces=["team-b","team-a"]'), "rerank-operator")
+    told = env(render('watchNamespaces=["team-b","team-a"]', "rbac.clusterRoles=false"), "rerank-operator")
     by_field = {"RERANK_NAMESPACE": NAMESPACE, "RERANK_POD_NAME": "rerank-operator-0"}
     settings = operator_config.from_environment({**told, **by_field})
     assert settings.watch_namespaces == ("team-a", "team-b")
@@ -288,6 +306,7 @@ def test_the_operator_reads_what_the_chart_tells(render: Render) -> None:
     assert (settings.gateways_host, settings.gateways_port) == (f"rerank-gateway-peers.{NAMESPACE}", 8081)
     assert (settings.usage_poll_seconds, settings.usage_write_seconds) == (10, 60)
     assert settings.remote_code == frozenset()
+    assert settings.catalog_models is False
     # Nothing is set that the program would silently ignore.
     read = recorded(operator_config.from_environment, {**told, **by_field})
     assert read >= told.keys()
@@ -394,10 +413,3 @@ def test_install_yaml_is_what_the_chart_renders(helm: Path) -> None:
     first = next(yaml.safe_load_all(INSTALL.read_text()))
     assert first["kind"] == "Namespace"
     assert first["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-
-
-def test_notes_name_the_next_commands() -> None:
-    notes = (CHART / "templates" / "NOTES.txt").read_text()
-    for example in ("01-model.yaml", "02-api-key.yaml"):
-        assert f"manifests/examples/{example}" in notes
-        assert (CHART.parent.parent / "manifests" / "examples" / example).is_file()

@@ -1,16 +1,16 @@
 """values.yaml and values.schema.json: what may be set, and what is refused."""
 
-import itertools
 import json
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
 
+from manifests import values_table
 from manifests.render import CHART
 
+VALUES = CHART / "values.yaml"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -24,6 +24,14 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
         ("crds.keep=true", "keep"),
         ("operator.resources.request={}", "request"),
         ('huggingFace.token="secret"', "token"),
+        ('nodeSelector={"disk":"fast"}', "nodeSelector"),
+        ("gateway.autoscaling.minreplicas=2", "minreplicas"),
+        ('gateway.ingress.host="rerank.example.com"', "host"),
+        ('gateway.httpRoute.parentRefs=[{"name":"public","listener":"https"}]', "listener"),
+        ('networkPolicies.clients=[{"podSelectors":{}}]', "podSelectors"),
+        ('operator.affinity={"antiAffinity":{}}', "antiAffinity"),
+        ('gateway.extraEnv=[{"name":"A","val":"b"}]', "val"),
+        ('imagePullSecrets=[{"secret":"registry"}]', "secret"),
     ],
 )
 def test_a_misspelt_value_is_refused_by_its_name(render_text: Run, value: str, named: str) -> None:
@@ -58,7 +66,23 @@ def test_a_misspelt_value_is_refused_by_its_name(render_text: Run, value: str, n
         ('watchNamespaces=["Team_A"]', "/watchNamespaces/0"),
         ('watchNamespaces=["a","a"]', "/watchNamespaces"),
         ('operator.resources.limits.memory="512 MB"', "/operator/resources/limits/memory"),
-        ('tolerations=[{"key":"gpu","effect":"NoStart"}]', "/tolerations/0/effect"),
+        ('operator.tolerations=[{"key":"gpu","effect":"NoStart"}]', "/operator/tolerations/0/effect"),
+        ('imagePullSecrets=["registry"]', "/imagePullSecrets/0"),
+        ('rbac.clusterRoles="false"', "/rbac/clusterRoles"),
+        ('backendToken.existingSecret="My Secret"', "/backendToken/existingSecret"),
+        ('operator.image="rerank-operator:a b"', "/operator/image"),
+        ('operator.logLevel="debug"', "/operator/logLevel"),
+        ("gateway.podAnnotations.port=8081", "/gateway/podAnnotations/port"),
+        ("gateway.nodeSelector.gpu=true", "/gateway/nodeSelector/gpu"),
+        ('gateway.topologySpreadConstraints=[{"maxSkew":1}]', "/gateway/topologySpreadConstraints/0"),
+        ("gateway.autoscaling.minReplicas=0", "/gateway/autoscaling/minReplicas"),
+        ("gateway.autoscaling.targetCPUMillicores=1500", "/gateway/autoscaling/targetCPUMillicores"),
+        ('gateway.ingress.hosts="rerank.example.com"', "/gateway/ingress/hosts"),
+        ('gateway.ingress.hosts=["https://rerank.example.com"]', "/gateway/ingress/hosts/0"),
+        ('gateway.httpRoute.parentRefs=[{"namespace":"gateways"}]', "/gateway/httpRoute/parentRefs/0"),
+        ('networkPolicies.egress.apiServer=["10.0.0.1"]', "/networkPolicies/egress/apiServer/0"),
+        ("monitoring.podMonitor.interval=30", "/monitoring/podMonitor/interval"),
+        ("test.model=1", "/test/model"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_path(render_text: Run, value: str, path: str) -> None:
@@ -73,39 +97,33 @@ def test_the_largest_body_must_find_room(render_text: Run) -> None:
     assert "gateway.maxInFlightBytes must be at least twice gateway.maxBodyBytes" in result.stderr
 
 
-def leaves(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of each value, in the order of the file."""
-    for key, value in values.items():
-        yield (*path, key)
-        if isinstance(value, dict) and key not in ("resources", "nodeSelector", "annotations"):
-            yield from leaves(value, (*path, key))
-
-
 def test_every_value_is_commented() -> None:
-    """A group is commented by its members; nodeSelector and tolerations share one comment."""
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    bare = [
-        line
-        for above, line in itertools.pairwise(lines)
-        if line.strip()
-        and not line.lstrip().startswith(("#", "requests:", "limits:"))
-        and not above.lstrip().startswith("#")
-        and not line.endswith(":")
-    ]
-    assert bare == ["tolerations: []"]
+    """Groups are commented by their members."""
+    bare = [".".join(value.path) for value in values_table.read(VALUES.read_text()) if not value.comment]
+    assert bare == []
 
 
 def test_schema_and_values_name_the_same_things() -> None:
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    """Down to what the values file comments: what is below is Kubernetes' own, or free."""
     schema = json.loads((CHART / "values.schema.json").read_text())
+    paths = {value.path for value in values_table.read(VALUES.read_text())}
 
     def named(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
         for key, value in node.get("properties", {}).items():
-            yield (*path, key)
-            yield from named(value, (*path, key))
+            here = (*path, key)
+            reference = value.get("$ref", "").rpartition("/")[2]
+            inner = schema["definitions"][reference] if reference else value
+            if here in paths or "properties" not in inner:
+                yield here
+            else:
+                yield from named(inner, here)
 
-    in_schema = {path for path in named(schema) if path != ("global",) and "tolerations" not in path[:-1]}
-    assert in_schema == set(leaves(values))
+    assert set(named(schema)) - {("global",)} == paths
+
+
+def test_the_readme_lists_every_value() -> None:
+    readme = (CHART / "README.md").read_text()
+    assert readme == values_table.with_table(readme, VALUES.read_text()), "run: make manifests"
 
 
 def test_every_object_of_the_schema_is_closed() -> None:
@@ -120,3 +138,25 @@ def test_every_object_of_the_schema_is_closed() -> None:
 
     # Helm itself puts "global" into the values of a dependency.
     assert list(open_objects(schema)) == ["/properties/global"]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (["rbac.clusterRoles=false"], "name them in watchNamespaces"),
+        (["gateway.serviceAccount.create=false"], "set gateway.serviceAccount.name"),
+        (
+            ["gateway.autoscaling.enabled=true", "gateway.autoscaling.minReplicas=11"],
+            "gateway.autoscaling.minReplicas is larger",
+        ),
+        (["gateway.ingress.enabled=true"], "gateway.ingress.hosts: name at least one host"),
+        (["gateway.httpRoute.enabled=true"], "gateway.httpRoute.parentRefs: name the Gateway"),
+        (['test.model="minilm"'], "test.model and test.keySecret go together"),
+    ],
+)
+def test_values_that_make_no_sense_together_are_refused(
+    render_text: Run, values: list[str], told: str
+) -> None:
+    result = render_text(*values)
+    assert result.returncode != 0
+    assert told in result.stderr

@@ -22,6 +22,7 @@ def test_everything_set() -> None:
         "RERANK_METRICS_KEYS": "10",
         "RERANK_MAX_IN_FLIGHT_BYTES": "2048",
         "RERANK_AUTH_MAX_STALENESS_SECONDS": "60",
+        "RERANK_LOG_LEVEL": "warning",
     }
     assert config.from_environment(environment) == Settings(
         namespaces=("a", "b"),
@@ -34,12 +35,20 @@ def test_everything_set() -> None:
         access_log_sample=0.25,
         metrics_keys=10,
         auth_max_staleness_seconds=60.0,
+        log_level="warning",
     )
 
 
 def test_no_more_than_every_request_is_logged() -> None:
     with pytest.raises(InvalidSettingsError, match="RERANK_ACCESS_LOG_SAMPLE: expected a number from 0 to 1"):
         config.from_environment({"RERANK_ACCESS_LOG_SAMPLE": "1.1"})
+
+
+def test_a_wrong_log_level_is_named() -> None:
+    with pytest.raises(
+        InvalidSettingsError, match="RERANK_LOG_LEVEL: expected info, warning, error, got 'INFO'"
+    ):
+        config.from_environment({"RERANK_LOG_LEVEL": "INFO"})
 
 
 _NUMBERS = [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rerank_api.catalog_model import CatalogModel
-from rerank_operator.catalog import Users, not_found, read
+from rerank_operator.catalog import BuiltIn, CatalogModels, Users, not_found, read
 from rerank_operator.cluster import Cluster, Object, Resource
 from rerank_operator.situation import Obstacle
 
@@ -53,35 +53,44 @@ class Entries(Cluster):
 
 
 async def test_an_entry_is_read() -> None:
-    found = await read(Entries(entry("a", defaults={"resources": {"memory": "12Gi"}})), "a")
+    found = await read(CatalogModels(Entries(entry("a", defaults={"resources": {"memory": "12Gi"}}))), "a")
     assert isinstance(found, CatalogModel)
     assert found.spec.source.hugging_face.repo == "org/entry"
 
 
 async def test_an_absent_entry_is_an_obstacle() -> None:
-    found = await read(Entries(*map(entry, NAMES)), "qwen3-reranker-0.6")
+    found = await read(CatalogModels(Entries(*map(entry, NAMES))), "qwen3-reranker-0.6")
     assert isinstance(found, Obstacle)
     assert found.reason == "CatalogModelNotFound"
     assert "did you mean qwen3-reranker-0.6b or" in found.message
 
 
 async def test_an_entry_of_another_version_is_an_obstacle() -> None:
-    found = await read(Entries(entry("a", novelty=True)), "a")
+    found = await read(CatalogModels(Entries(entry("a", novelty=True))), "a")
     assert isinstance(found, Obstacle)
     assert found.reason == "CatalogModelUnreadable"
     assert "novelty" in found.message
+
+
+async def test_without_the_right_to_read_entries_there_are_the_built_in_ones() -> None:
+    built_in = BuiltIn({name: entry(name) for name in NAMES})
+    found = await read(built_in, "jina-reranker-v3")
+    assert isinstance(found, CatalogModel)
+    absent = await read(built_in, "zzz")
+    assert isinstance(absent, Obstacle)
+    assert "rights in namespaces only and knows bge-reranker-v2-m3, jina-reranker-v3" in absent.message
 
 
 @pytest.mark.parametrize(
     ("name", "known", "told"),
     [
         ("bge-reranker-v2", NAMES, "did you mean bge-reranker-v2-m3"),
-        ("zzz", NAMES, "there is no catalog entry zzz: `kubectl get catalogmodels` lists all"),
+        ("zzz", NAMES, "there is no catalog entry zzz: see the list"),
         ("zzz", (), "the catalog is empty (catalog.install of the chart"),
     ],
 )
 def test_what_was_perhaps_meant_is_named(name: str, known: tuple[str, ...], told: str) -> None:
-    assert told in not_found(name, known).message
+    assert told in not_found(name, known, everything="see the list").message
 
 
 def test_users_are_known_by_their_last_look() -> None:

@@ -58,6 +58,16 @@ def test_the_catalog_is_a_directory() -> None:
     assert found.catalog_directory == Path("/etc/rerank/catalog")
 
 
+def test_the_catalog_s_own_objects_may_be_out_of_reach() -> None:
+    assert from_environment({**COMPLETE, "RERANK_CATALOG_MODELS": "false"}).catalog_models is False
+
+
+@pytest.mark.parametrize("name", ["RERANK_LOG_LEVEL", "RERANK_CATALOG_MODELS", "RERANK_IMAGE_PULL_POLICY"])
+def test_a_choice_is_one_of_some_words(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} is 'loud'; use \\w+(, \\w+)? or \\w+$"):
+        from_environment({**COMPLETE, name: "loud"})
+
+
 def test_namespaces_are_a_list() -> None:
     found = from_environment({**COMPLETE, "RERANK_WATCH_NAMESPACES": "b, a,,b"})
     assert found.watch_namespaces == ("a", "b")

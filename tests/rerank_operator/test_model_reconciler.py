@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rerank_operator.catalog import Users
+from rerank_operator.catalog import CatalogModels, Users
 from rerank_operator.cluster import ApiError, Cluster, Object, Resource
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder
@@ -134,6 +134,7 @@ def reconciler(
         recorder=Recorder(api=api, instance="i"),
         settings=settings,
         users=Users(),
+        entries=CatalogModels(api),
         backend_master=b"m" * 32,
     )
 

@@ -19,9 +19,85 @@ app.kubernetes.io/name: rerank-{{ index . 1 }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 {{- end }}
 
+{{/* The labels of a component's pods. Without the chart's version: a chart that changes nothing about a pod must not
+replace it. */}}
+{{- define "rerank.podLabels" -}}
+{{ include "rerank.selector" . }}
+app.kubernetes.io/component: {{ index . 1 }}
+app.kubernetes.io/part-of: rerank-operator
+{{- end }}
+
 {{/* Image tag, shared by the images of one release. */}}
 {{- define "rerank.tag" -}}
 {{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* The image of one component: include "rerank.image" (list . "gateway"). */}}
+{{- define "rerank.image" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{ (index $root.Values $component).image | default (printf "%srerank-%s:%s" $root.Values.image.registry $component (include "rerank.tag" $root)) }}
+{{- end }}
+
+{{/* Account of one component. */}}
+{{- define "rerank.serviceAccount" -}}
+{{ (index (index . 0).Values (index . 1)).serviceAccount.name | default (printf "rerank-%s" (index . 1)) }}
+{{- end }}
+
+{{/* Metadata of a component's pods. Annotations of the chart's own come third: include "rerank.podMetadata"
+(list . "operator" (dict "name" "value")). */}}
+{{- define "rerank.podMetadata" -}}
+{{- $values := index (index . 0).Values (index . 1) -}}
+labels:
+  {{- include "rerank.podLabels" . | nindent 2 }}
+  {{- with $values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (dict) (index . 2) $values.podAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What the pods of both components have in common: account, security, and where they may run. Both watch the API
+server, so both have a token. */}}
+{{- define "rerank.podSpec" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $values := index $root.Values $component -}}
+serviceAccountName: {{ include "rerank.serviceAccount" . }}
+automountServiceAccountToken: true
+enableServiceLinks: false
+securityContext: {{- include "rerank.podSecurityContext" $root | nindent 2 }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{- range . }}
+  - {{ toYaml . | nindent 4 | trim }}
+    {{- if not .labelSelector }}
+    labelSelector:
+      matchLabels: {{- include "rerank.selector" (list $root $component) | nindent 8 }}
+    {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Volume of the backend token's Secret. The operator makes it on its first start, unless another one is named. */}}
+{{- define "rerank.backendTokenSecret" -}}
+{{ .Values.backendToken.existingSecret | default "rerank-backend-token" }}
 {{- end }}
 
 {{/* Pod Security "restricted" and a little more, for a pod. 65532 is the user that the images run as. */}}
@@ -57,14 +133,20 @@ livenessProbe:
   failureThreshold: 3
 {{- end }}
 
-{{/* nodeSelector and tolerations of operator and gateway pods. */}}
-{{- define "rerank.scheduling" -}}
-{{- with .Values.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
+{{/* The built-in catalog, a file for each entry, in JSON, which the operator reads without another library. */}}
+{{- define "rerank.catalog" -}}
+{{- range $path, $_ := .Files.Glob "files/catalog/*.yaml" }}
+{{ base $path | replace ".yaml" ".json" }}: |
+  {{- $.Files.Get $path | fromYaml | toPrettyJson | nindent 2 }}
 {{- end }}
-{{- with .Values.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
+
+{{/* Whom a binding of one component is for. */}}
+{{- define "rerank.subjects" -}}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "rerank.serviceAccount" . }}
+    namespace: {{ (index . 0).Release.Namespace }}
 {{- end }}
 
 {{/* Rights of one component on what it watches: a ClusterRole, or a Role in each of watchNamespaces.
@@ -73,7 +155,7 @@ include "rerank.grants" (list . "gateway" $rules) where $rules is YAML text. */}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $rules := index . 2 -}}
-{{- $subjects := printf "subjects:\n  - kind: ServiceAccount\n    name: rerank-%s\n    namespace: %s" $component $root.Release.Namespace -}}
+{{- $subjects := include "rerank.subjects" . -}}
 {{- if $root.Values.watchNamespaces }}
 {{- range $root.Values.watchNamespaces }}
 ---
@@ -110,5 +192,18 @@ metadata:
   labels: {{- include "rerank.labels" (list $root $component) | nindent 4 }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: rerank-{{ $component }}}
 {{ $subjects }}
+{{- end }}
+{{- end }}
+
+{{/* Where both components may connect to when their egress is limited: include with .Values.networkPolicies. */}}
+{{- define "rerank.commonEgress" -}}
+# Names are asked of whichever DNS server the cluster has.
+- ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
+- to:
+    {{- range .egress.apiServer }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+{{- with .egress.additional }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
