@@ -1,6 +1,7 @@
 """Writes what is derived from `crds/` and the chart.
 
-That is the chart's copies of the CRDs, the table of values in its README, and `manifests/install.yaml`.
+That is the chart's copies of the CRDs, its Grafana dashboard, the table of values in its README, and
+`manifests/install.yaml`.
 
 Run by `make manifests`, from the root of the repository.
 """
@@ -11,12 +12,13 @@ import subprocess
 from pathlib import Path
 
 from dev.cluster.binaries import binaries
-from manifests import values_table
+from manifests import dashboard, values_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "rerank-operator"
 CRDS = ROOT / "crds"
 CRD_COPIES = CHART / "files" / "crds"
+DASHBOARD = CHART / "files" / "monitoring" / "dashboard.json"
 INSTALL = ROOT / "manifests" / "install.yaml"
 NAMESPACE = "rerank-system"
 KUBE_VERSION = "1.34.0"
@@ -73,6 +75,7 @@ def install_yaml(helm: Path) -> str:
 def main() -> None:
     """Render everything."""
     copy_crds()
+    DASHBOARD.write_text(dashboard.dashboard(), encoding="utf-8")
     readme = CHART / "README.md"
     text = values_table.with_table(readme.read_text(encoding="utf-8"), (CHART / "values.yaml").read_text())
     readme.write_text(text, encoding="utf-8")

@@ -9,6 +9,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from rerank_operator.model_metrics import ModelMetrics
+
 
 @dataclass(slots=True)
 class Metrics:
@@ -22,6 +24,7 @@ class Metrics:
     leading: Gauge = field(init=False)
     gateways: Gauge = field(init=False)
     usage_waiting: Gauge = field(init=False)
+    models: ModelMetrics = field(default_factory=ModelMetrics)
 
     def __post_init__(self) -> None:
         self.looks = Counter(
@@ -54,6 +57,7 @@ class Metrics:
             "APIKeys with usage that is not in their status yet.",
             registry=self.registry,
         )
+        self.registry.register(self.models)
 
 
 @dataclass(frozen=True, slots=True)

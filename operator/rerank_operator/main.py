@@ -122,6 +122,7 @@ async def _lead(
         recorder=recorder,
         settings=settings,
         users=users,
+        metrics=metrics.models,
         entries=CatalogModels(api)
         if settings.catalog_models
         else BuiltIn({entry["metadata"]["name"]: entry for entry in entries}),

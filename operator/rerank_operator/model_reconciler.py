@@ -17,6 +17,7 @@ from rerank_operator.builders.source import Source, source_of
 from rerank_operator.catalog import Users
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder, notices
+from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.observe import Observed, Reports, commit_of, observe
 from rerank_operator.plan import Plan, plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
@@ -50,6 +51,7 @@ class ModelReconciler:
     settings: Settings
     users: Users
     entries: catalog.Entries
+    metrics: ModelMetrics
     backend_master: bytes = field(repr=False)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
@@ -62,6 +64,7 @@ class ModelReconciler:
         if live is None or "deletionTimestamp" in live["metadata"]:
             self.reports.forget(namespace, name)
             self.users.note((namespace, name), None)
+            self.metrics.forget(namespace, name)
             return None  # the owner references see to the children
         try:
             model = ModelDeployment.parse(live)
@@ -80,6 +83,13 @@ class ModelReconciler:
             situation, gateway_url=self.settings.gateway_url, now=datetime.now(UTC)
         )
         await self._report(model, live, wanted_status)
+        self.metrics.note(
+            namespace,
+            name,
+            phase=wanted_status.phase or "",
+            wanted=situation.wanted,
+            ready=wanted_status.ready_replicas,
+        )
         return _next_look(situation, observed)
 
     async def _resolve(self, model: ModelDeployment) -> _Wanted | Obstacle:

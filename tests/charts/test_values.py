@@ -82,6 +82,8 @@ def test_a_misspelt_value_is_refused_by_its_name(render_text: Run, value: str, n
         ('gateway.httpRoute.parentRefs=[{"namespace":"gateways"}]', "/gateway/httpRoute/parentRefs/0"),
         ('networkPolicies.egress.apiServer=["10.0.0.1"]', "/networkPolicies/egress/apiServer/0"),
         ("monitoring.podMonitor.interval=30", "/monitoring/podMonitor/interval"),
+        ('monitoring.alerts.enabled="on"', "/monitoring/alerts/enabled"),
+        ("monitoring.dashboard.labels.grafana_dashboard=1", "/monitoring/dashboard/labels/grafana_dashboard"),
         ("test.model=1", "/test/model"),
     ],
 )

@@ -14,6 +14,7 @@ from rerank_operator.catalog import CatalogModels, Users
 from rerank_operator.cluster import ApiError, Cluster, Object, Resource
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder
+from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Reports
 from rerank_operator.pod_status import Report
@@ -126,7 +127,11 @@ def ready_pod(template: str = "") -> Object:
 
 
 def reconciler(
-    api: Objects, answer: Report | None = None, *, settings: Settings = SETTINGS
+    api: Objects,
+    answer: Report | None = None,
+    *,
+    settings: Settings = SETTINGS,
+    metrics: ModelMetrics | None = None,
 ) -> ModelReconciler:
     return ModelReconciler(
         api=api,
@@ -135,6 +140,7 @@ def reconciler(
         settings=settings,
         users=Users(),
         entries=CatalogModels(api),
+        metrics=metrics if metrics is not None else ModelMetrics(),
         backend_master=b"m" * 32,
     )
 
@@ -282,3 +288,22 @@ async def test_the_users_of_an_entry_are_noted_and_forgotten() -> None:
     del api.objects["ModelDeployment"]
     await subject.reconcile("team", "minilm")
     assert subject.users.of("qwen3") == frozenset()
+
+
+async def test_metrics_follow_the_model_and_leave_with_it() -> None:
+    def samples() -> dict[str, tuple[dict[str, str], float]]:
+        return {s.name: (s.labels, s.value) for family in metrics.collect() for s in family.samples}
+
+    metrics = ModelMetrics()
+    api = Objects(resource())
+    models = reconciler(api, metrics=metrics)
+    await models.reconcile("team", "minilm")
+    labels = {"namespace": "team", "model": "minilm"}
+    assert samples() == {
+        "rerank_operator_model_phase": ({**labels, "phase": api.status["phase"]}, 1),
+        "rerank_operator_model_replicas_wanted": (labels, 1),
+        "rerank_operator_model_replicas_ready": (labels, 0),
+    }
+    del api.objects["ModelDeployment"]
+    await models.reconcile("team", "minilm")
+    assert samples() == {}

@@ -1,0 +1,264 @@
+"""The Grafana dashboard of the chart, from a table of panels: what each asks, and of which metric."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+MODEL: Final = 'namespace=~"$namespace", model=~"$model"'
+_COLUMNS: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One graph. `queries` are PromQL and what a line is called; `unit` as Grafana names units."""
+
+    title: str
+    description: str
+    queries: tuple[tuple[str, str], ...]
+    unit: str = "short"
+    kind: str = "timeseries"
+    width: int = 8
+    height: int = 7
+
+
+def rate(metric: str, by: str, where: str = MODEL) -> str:
+    """Events a second, summed by some labels."""
+    return f"sum by ({by}) (rate({metric}{{{where}}}[$__rate_interval]))"
+
+
+def quantile(share: float, metric: str, by: str, where: str = MODEL) -> str:
+    """A quantile of a histogram."""
+    return f"histogram_quantile({share}, {rate(f'{metric}_bucket', f'{by}, le', where)})"
+
+
+_REQUESTS: Final = "rerank_gateway_requests_total"
+_MODEL_LEGEND: Final = "{{namespace}}/{{model}}"
+_FAILED: Final = (
+    f'(sum(rate({_REQUESTS}{{{MODEL}, code=~"5.."}}[$__rate_interval])) or vector(0))'
+    f" / sum(rate({_REQUESTS}{{{MODEL}}}[$__rate_interval]))"
+)
+_REPLICAS: Final = "rerank_operator_model_replicas"
+_MISSING: Final = f"{_REPLICAS}_wanted{{{MODEL}}} - {_REPLICAS}_ready{{{MODEL}}}"
+
+ROWS: Final[dict[str, tuple[Panel, ...]]] = {
+    "Is it well?": (
+        Panel(
+            "Requests",
+            "Answered requests a second.",
+            ((f"sum(rate({_REQUESTS}{{{MODEL}}}[$__rate_interval]))", ""),),
+            unit="reqps",
+            kind="stat",
+            width=4,
+            height=4,
+        ),
+        Panel(
+            "Failed",
+            "Share of the answers that are 5xx.",
+            ((_FAILED, ""),),
+            unit="percentunit",
+            kind="stat",
+            width=4,
+            height=4,
+        ),
+        Panel(
+            "99th percentile",
+            "From the head of a request to the end of its answer.",
+            ((f"histogram_quantile(0.99, {rate('rerank_gateway_request_seconds_bucket', 'le')})", ""),),
+            unit="s",
+            kind="stat",
+            width=4,
+            height=4,
+        ),
+        Panel(
+            "Models by phase",
+            "How many ModelDeployments are in each phase.",
+            ((f"sum by (phase) (rerank_operator_model_phase{{{MODEL}}})", "{{phase}}"),),
+            kind="stat",
+            width=8,
+            height=4,
+        ),
+        Panel(
+            "Operator",
+            "1 while an operator leads.",
+            (("sum(rerank_operator_leading)", ""),),
+            kind="stat",
+            width=4,
+            height=4,
+        ),
+    ),
+    "Traffic": (
+        Panel(
+            "Requests by model",
+            "Answered requests a second, whatever the answer.",
+            ((rate(_REQUESTS, "namespace, model"), _MODEL_LEGEND),),
+            unit="reqps",
+        ),
+        Panel(
+            "Answers by code",
+            "429: a key is over a limit. 499: the client left first. 503: no replica, or a full queue.",
+            ((rate(_REQUESTS, "code"), "{{code}}"),),
+            unit="reqps",
+        ),
+        Panel(
+            "In flight",
+            "Requests that are being served, by gateway.",
+            (("sum by (pod) (rerank_gateway_requests_in_flight)", "{{pod}}"),),
+        ),
+    ),
+    "Latency": (
+        Panel(
+            "Median",
+            "Half of the requests are faster.",
+            ((quantile(0.5, "rerank_gateway_request_seconds", "namespace, model"), _MODEL_LEGEND),),
+            unit="s",
+        ),
+        Panel(
+            "95th percentile",
+            "One of twenty is slower.",
+            ((quantile(0.95, "rerank_gateway_request_seconds", "namespace, model"), _MODEL_LEGEND),),
+            unit="s",
+        ),
+        Panel(
+            "Second attempts",
+            "Requests that another replica had to take over. More than a few: a replica is unwell.",
+            ((rate("rerank_gateway_backend_retries_total", "namespace, model"), _MODEL_LEGEND),),
+            unit="reqps",
+        ),
+    ),
+    "Models": (
+        Panel(
+            "Ready replicas",
+            "Replicas that serve.",
+            ((f"rerank_operator_model_replicas_ready{{{MODEL}}}", _MODEL_LEGEND),),
+        ),
+        Panel(
+            "Missing replicas",
+            "Replicas that should serve and do not.",
+            ((_MISSING, _MODEL_LEGEND),),
+        ),
+        Panel(
+            "Phases",
+            "The phase of each model. Why: kubectl describe the ModelDeployment.",
+            ((f"rerank_operator_model_phase{{{MODEL}}}", "{{namespace}}/{{model}}: {{phase}}"),),
+            kind="state-timeline",
+        ),
+    ),
+    "Gateways": (
+        Panel(
+            "Event loop lag",
+            "99th percentile. What it is, every request waits more; over 0.1 s, add gateways.",
+            ((quantile(0.99, "rerank_gateway_event_loop_lag_seconds", "pod", ""), "{{pod}}"),),
+            unit="s",
+            width=12,
+        ),
+        Panel(
+            "Age of what is known",
+            "Seconds since the API server last confirmed it. Over 60 s, revoked keys may still be accepted.",
+            (("max by (pod, watch) (rerank_gateway_watch_age_seconds)", "{{pod}} {{watch}}"),),
+            unit="s",
+            width=12,
+        ),
+    ),
+    "Operator": (
+        Panel(
+            "Reconciliations",
+            "Looks at resources, by kind and result.",
+            ((rate("rerank_operator_reconciles_total", "kind, result", ""), "{{kind}} {{result}}"),),
+            unit="ops",
+        ),
+        Panel(
+            "Duration and queue",
+            "99th percentile of a look, and how many resources wait for one.",
+            (
+                (quantile(0.99, "rerank_operator_reconcile_seconds", "kind", ""), "{{kind}}, seconds"),
+                ("max(rerank_operator_queue_length)", "waiting"),
+            ),
+        ),
+        Panel(
+            "Writes",
+            "By resource. None while nothing changes.",
+            ((rate("rerank_operator_writes_total", "resource", ""), "{{resource}}"),),
+            unit="ops",
+        ),
+    ),
+}
+
+
+def dashboard() -> str:
+    """The dashboard as Grafana imports it."""
+    body = {
+        "uid": "rerank-operator",
+        "title": "Rerankers",
+        "description": "Traffic, errors, latency, replicas and limits of rerank-operator.",
+        "tags": ["rerank-operator"],
+        "schemaVersion": 39,
+        "editable": True,
+        "refresh": "30s",
+        "time": {"from": "now-3h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": list(_variables())},
+        "panels": list(_panels()),
+    }
+    return json.dumps(body, indent=1) + "\n"
+
+
+def _variables() -> Iterator[dict[str, Any]]:
+    yield {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
+    for name, label, query in (
+        ("namespace", "Namespace", "label_values(rerank_operator_model_phase, namespace)"),
+        ("model", "Model", 'label_values(rerank_operator_model_phase{namespace=~"$namespace"}, model)'),
+    ):
+        yield {
+            "name": name,
+            "label": label,
+            "type": "query",
+            "datasource": _SOURCE,
+            "query": {"query": query, "refId": name},
+            "definition": query,
+            "refresh": 2,
+            "includeAll": True,
+            "allValue": ".*",
+            "multi": True,
+            "current": {"text": ["All"], "value": ["$__all"]},
+            "sort": 1,
+        }
+
+
+_SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+
+
+def _panels() -> Iterator[dict[str, Any]]:
+    number, top = 0, 0
+    for title, panels in ROWS.items():
+        number += 1
+        yield {
+            "id": number,
+            "type": "row",
+            "title": title,
+            "collapsed": False,
+            "panels": [],
+            "gridPos": {"x": 0, "y": top, "w": _COLUMNS, "h": 1},
+        }
+        left, top = 0, top + 1
+        for panel in panels:
+            number += 1
+            yield _panel(panel, number, left, top)
+            left += panel.width
+        top += panels[0].height
+
+
+def _panel(panel: Panel, number: int, left: int, top: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": _SOURCE,
+        "gridPos": {"x": left, "y": top, "w": panel.width, "h": panel.height},
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "targets": [
+            {"refId": chr(ord("A") + index), "datasource": _SOURCE, "expr": query, "legendFormat": legend}
+            for index, (query, legend) in enumerate(panel.queries)
+        ],
+    }
