@@ -32,12 +32,18 @@ def quantile(share: float, metric: str, by: str, where: str = MODEL) -> str:
     return f"histogram_quantile({share}, {rate(f'{metric}_bucket', f'{by}, le', where)})"
 
 
+def _top(what: str) -> str:
+    """The ten keys with most of something."""
+    return f"topk(10, {rate(f'rerank_gateway_key_{what}_total', 'namespace, api_key')})"
+
+
 _REQUESTS: Final = "rerank_gateway_requests_total"
 _MODEL_LEGEND: Final = "{{namespace}}/{{model}}"
 _FAILED: Final = (
     f'(sum(rate({_REQUESTS}{{{MODEL}, code=~"5.."}}[$__rate_interval])) or vector(0))'
     f" / sum(rate({_REQUESTS}{{{MODEL}}}[$__rate_interval]))"
 )
+_KEY_LEGEND: Final = "{{namespace}}/{{api_key}}"
 _REPLICAS: Final = "rerank_operator_model_replicas"
 _MISSING: Final = f"{_REPLICAS}_wanted{{{MODEL}}} - {_REPLICAS}_ready{{{MODEL}}}"
 
@@ -126,6 +132,48 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             unit="reqps",
         ),
     ),
+    "Work": (
+        Panel(
+            "Documents",
+            "Documents ranked a second.",
+            ((rate("rerank_gateway_documents_total", "namespace, model"), _MODEL_LEGEND),),
+            width=12,
+        ),
+        Panel(
+            "Tokens",
+            "Tokens that models read a second: what their replicas are busy with.",
+            ((rate("rerank_gateway_tokens_total", "namespace, model"), _MODEL_LEGEND),),
+            width=12,
+        ),
+    ),
+    "Keys": (
+        Panel(
+            "Requests by key",
+            "The ten keys that ask most.",
+            ((_top("requests"), _KEY_LEGEND),),
+            unit="reqps",
+            width=6,
+        ),
+        Panel(
+            "Documents by key",
+            "The ten keys that have most ranked.",
+            ((_top("documents"), _KEY_LEGEND),),
+            width=6,
+        ),
+        Panel(
+            "Tokens by key",
+            "The ten keys that cost most.",
+            ((_top("tokens"), _KEY_LEGEND),),
+            width=6,
+        ),
+        Panel(
+            "Refused by key",
+            "The ten keys that are most often over their limits: raise spec.limits, or ask who calls.",
+            ((_top("rejected"), _KEY_LEGEND),),
+            unit="reqps",
+            width=6,
+        ),
+    ),
     "Models": (
         Panel(
             "Ready replicas",
@@ -166,6 +214,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "Looks at resources, by kind and result.",
             ((rate("rerank_operator_reconciles_total", "kind, result", ""), "{{kind}} {{result}}"),),
             unit="ops",
+            width=6,
         ),
         Panel(
             "Duration and queue",
@@ -174,12 +223,23 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 (quantile(0.99, "rerank_operator_reconcile_seconds", "kind", ""), "{{kind}}, seconds"),
                 ("max(rerank_operator_queue_length)", "waiting"),
             ),
+            width=6,
         ),
         Panel(
             "Writes",
             "By resource. None while nothing changes.",
             ((rate("rerank_operator_writes_total", "resource", ""), "{{resource}}"),),
             unit="ops",
+            width=6,
+        ),
+        Panel(
+            "Usage",
+            "Gateways that the operator hears, and keys whose usage waits to be written to their status.",
+            (
+                ("max(rerank_operator_gateways)", "gateways"),
+                ("max(rerank_operator_usage_waiting)", "keys waiting"),
+            ),
+            width=6,
         ),
     ),
 }

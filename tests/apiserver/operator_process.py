@@ -42,13 +42,18 @@ def install_rights(api: Api) -> str:
                 namespace=metadata.get("namespace", NAMESPACE), name=metadata["name"]
             )
             api.apply(path, body)
-    account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/rerank-operator/token"
+    return token_of(api, NAMESPACE, "rerank-operator")
+
+
+def token_of(api: Api, namespace: str, account: str) -> str:
+    """A token of a ServiceAccount, as its pods have one."""
     request = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",
         "spec": {"expirationSeconds": 7200},
     }
-    token = api.create(account, request)["status"]["token"]
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+    token = api.create(path, request)["status"]["token"]
     assert isinstance(token, str)
     return token
 
@@ -159,20 +164,21 @@ class Operator:
 
 @dataclass(frozen=True)
 class AuditLog:
-    """What the operator asked of the API server."""
+    """What the operator, or another account, asked of the API server."""
 
     file: Path
+    user: str = f"system:serviceaccount:{NAMESPACE}:rerank-operator"
 
     def requests(self, *, since: int = 0) -> list[Object]:
-        """The operator's requests after the first `since` bytes of the log, watches as soon as they began."""
+        """Its requests after the first `since` bytes of the log, watches as soon as they began."""
         with self.file.open("rb") as log:
             log.seek(since)
             events = [json.loads(line) for line in log if line.endswith(b"\n")]
-        user = f"system:serviceaccount:{NAMESPACE}:rerank-operator"
         return [
             event
             for event in events
-            if event["user"]["username"] == user and event["stage"] in {"ResponseStarted", "ResponseComplete"}
+            if event["user"]["username"] == self.user
+            and event["stage"] in {"ResponseStarted", "ResponseComplete"}
         ]
 
     def writes(self, *, since: int = 0) -> list[str]:
