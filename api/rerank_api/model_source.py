@@ -41,16 +41,26 @@ class PersistentVolumeClaimSource(SpecModel):
     path: Annotated[str, Field(max_length=1000)] = ""
 
 
+class ImageSource(SpecModel):
+    """A folder with the model's files in an OCI image that the node mounts. `reference` ends in a digest."""
+
+    reference: Annotated[str, Field(pattern=r"@sha256:[0-9a-f]{64}$", max_length=512)]
+    path: Annotated[str, Field(max_length=1000)] = ""
+
+
 class ModelSource(SpecModel):
     """Where the model's files come from: exactly one source. `catalog` is the name of a CatalogModel."""
 
     catalog: CatalogName | None = None
     hugging_face: HuggingFaceSource | None = None
     persistent_volume_claim: PersistentVolumeClaimSource | None = None
+    image: ImageSource | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        sources = (self.catalog, self.hugging_face, self.persistent_volume_claim)
+        sources = (self.catalog, self.hugging_face, self.persistent_volume_claim, self.image)
         if sum(source is not None for source in sources) != 1:
-            raise ValueError("spec.model: set exactly one of catalog, huggingFace and persistentVolumeClaim")
+            raise ValueError(
+                "spec.model: set exactly one of catalog, huggingFace, persistentVolumeClaim and image"
+            )
         return self

@@ -54,6 +54,8 @@ class ControlPlane:
     """Whether nodes join: without them the API server publishes no endpoint for itself."""
     dies_with_parent: bool = False
     """Whether the kernel ends the processes with the one that started them, as a test session wants."""
+    feature_gates: str = ""
+    """Of the API server, as in `ImageVolume=true`, where they are not the default."""
 
     @property
     def url(self) -> str:
@@ -156,6 +158,8 @@ class ControlPlane:
             "audit-log-path": str(self.layout.audit_log),
             "audit-log-maxsize": "2000",  # MB before it is rotated: tests read one file
         }
+        if self.feature_gates:
+            flags["feature-gates"] = self.feature_gates
         return self._component("kube-apiserver", flags)
 
     def _controller_manager(self) -> Component:

@@ -42,6 +42,8 @@ _VERIFICATION_REASONS: Final = frozenset(
 )
 
 _MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+# The kubelet's words: a container also waits for the images that it mounts.
+_PULLED_IMAGE: Final = re.compile(r'\bimage "([^"]+)"')
 _MISSING_SECRET: Final = re.compile(r'secrets? "([^"]+)" not found')
 _MISSING_KEY: Final = re.compile(r"couldn't find key (\S+) in Secret (?:[^/\s]+/)?(\S+)")
 
@@ -115,7 +117,9 @@ def _container_cause(container: Container, name: str, stage: Stage) -> Cause | N
     waiting, message = container.waiting_reason, container.waiting_message
     if waiting in _IMAGE_REASONS:
         # The kubelet alternates between the pull's error and its back-off: one sentence for both.
-        return Cause(stage, "ImagePullFailed", f"the image {container.image} cannot be pulled")
+        named = _PULLED_IMAGE.search(message)
+        image = named[1] if named else container.image
+        return Cause(stage, "ImagePullFailed", f"the image {image} cannot be pulled")
     if waiting == "CreateContainerConfigError":
         return _config_error(message, stage)
     if waiting in _START_REASONS:

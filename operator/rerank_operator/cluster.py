@@ -165,18 +165,14 @@ class Cluster:
         others set are taken over. Without, the object is expected to be new: nothing of anybody's is
         taken over, an existing object with other content is a conflict.
         """
-        resource = _BY_KIND[intent["apiVersion"], intent["kind"]]
-        metadata = intent["metadata"]
-        if resource_version is not None:
-            intent = {**intent, "metadata": {**metadata, "resourceVersion": resource_version}}
-        return await self._write(
-            "PATCH",
-            resource,
-            resource.path(metadata.get("namespace"), metadata["name"]),
-            body=intent,
-            query={"fieldManager": names.FIELD_MANAGER, "force": str(resource_version is not None).lower()},
-            content_type=_APPLY,
-        )
+        resource, path, body, query = _application(intent, resource_version)
+        return await self._write("PATCH", resource, path, body=body, query=query, content_type=_APPLY)
+
+    async def rehearse(self, intent: Object, *, resource_version: str | None) -> Object:
+        """What `apply` would answer. Nothing is stored."""
+        _, path, body, query = _application(intent, resource_version)
+        query["dryRun"] = "All"
+        return await self._request("PATCH", path, body=body, query=query, content_type=_APPLY)
 
     async def apply_secret(self, intent: Object, *, field_manager: str) -> None:
         """Server-side apply of a Secret without ever receiving one: the answer is its metadata alone."""
@@ -291,6 +287,18 @@ class Cluster:
         except (TimeoutError, aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{method} {path}: {type(error).__name__}") from None
         return _decode(response.status, data, f"{method} {path}")
+
+
+def _application(
+    intent: Object, resource_version: str | None
+) -> tuple[Resource, str, Object, dict[str, str]]:
+    """Resource, path, body and query of a server-side apply."""
+    resource = _BY_KIND[intent["apiVersion"], intent["kind"]]
+    metadata = intent["metadata"]
+    if resource_version is not None:
+        intent = {**intent, "metadata": {**metadata, "resourceVersion": resource_version}}
+    query = {"fieldManager": names.FIELD_MANAGER, "force": str(resource_version is not None).lower()}
+    return resource, resource.path(metadata.get("namespace"), metadata["name"]), intent, query
 
 
 def _decode(status: int, data: bytes, what: str) -> Object:

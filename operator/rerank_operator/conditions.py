@@ -61,6 +61,9 @@ def _downloaded(situation: Situation) -> Verdict:
     if not any(step in {"Starting", "Verifying", "Ready"} for step in steps):
         message = "no replica has begun yet"
         return Verdict(type="Downloaded", status="Unknown", reason="Waiting", message=message)
+    if source.image is not None:
+        message = f"the node mounts the image {source.image}; nothing is downloaded"
+        return Verdict(type="Downloaded", status="True", reason="InImage", message=message)
     if source.repo is None:
         message = "the weights lie on a volume; nothing is downloaded"
         return Verdict(type="Downloaded", status="True", reason="OnVolume", message=message)

@@ -30,6 +30,13 @@ TROUBLED_POLL_SECONDS: Final = 5.0
 UNTOLD_SECONDS: Final = 15.0
 
 _STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus)
+# The API server drops volumes that it does not know without a word: replicas would start without a model.
+_NO_IMAGE_VOLUMES: Final = Obstacle(
+    "ImageVolumesUnsupported",
+    "this cluster's API server does not know image volumes, which spec.model.image needs: turn on the feature"
+    " gate ImageVolume (Kubernetes 1.33 and 1.34), or upgrade to 1.35, or bring the model by"
+    " spec.model.huggingFace or spec.model.persistentVolumeClaim",
+)
 _log = structlog.get_logger()
 
 
@@ -152,6 +159,10 @@ class ModelReconciler:
         for step in planned.steps:
             what = f"{step.intent['kind']} {step.intent['metadata']['name']}"
             try:
+                if deployment.mounts_image(step.intent):
+                    rehearsed = await self.api.rehearse(step.intent, resource_version=step.resource_version)
+                    if not deployment.mounts_image(rehearsed):
+                        return _NO_IMAGE_VOLUMES
                 await self.api.apply(step.intent, resource_version=step.resource_version)
             except cluster.ApiError as error:
                 # 500 is what a failing admission webhook makes of a request: a person has to know.

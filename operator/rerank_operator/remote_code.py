@@ -23,7 +23,7 @@ def refusal(
     if not effective.engine.trust_remote_code:
         return None
     if source.repo is None:
-        return _refused("a volume has no commit that an administrator could allow")
+        return _refused("a volume or an image has no commit that an administrator could allow")
     if source.commit is None:
         return _refused(
             f"{source.repo} at {source.revision} may change at any time; give spec.model.huggingFace.revision"

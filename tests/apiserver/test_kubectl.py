@@ -39,6 +39,7 @@ def test_the_columns_of_models(api: Api, namespace: str) -> None:
     sources = {
         "hub": {"huggingFace": {"repo": "BAAI/bge-reranker-v2-m3"}},
         "known": {"catalog": "no-such-entry"},
+        "oci": {"image": {"reference": f"models/bge-m3@sha256:{'0' * 64}"}},
         "volume": {"persistentVolumeClaim": {"claimName": "weights", "path": "bge"}},
     }
     for name, source in sources.items():
@@ -56,6 +57,7 @@ def test_the_columns_of_models(api: Api, namespace: str) -> None:
     assert [(row["NAME"], row["MODEL"], row["READY"], row["PHASE"]) for row in rows] == [
         ("hub", "BAAI/bge-reranker-v2-m3", "0/2", "Pending"),
         ("known", "no-such-entry", "0/2", "Failed"),
+        ("oci", f"models/bge-m3@sha256:{'0' * 64}", "0/2", "Failed"),
         ("volume", "weights", "0/2", "Pending"),
     ]
     wide = table(kubectl(api.access, "get", "md", "-n", namespace, "-o", "wide"))
@@ -122,7 +124,7 @@ def test_the_columns_of_keys(api: Api, namespace: str) -> None:
 
 def test_explain_reads_well(api: Api) -> None:
     text = " ".join(kubectl(api.access, "explain", "md.spec.model").split())
-    assert "Give exactly one of catalog, huggingFace and persistentVolumeClaim." in text
+    assert "Give exactly one of catalog, huggingFace, persistentVolumeClaim and image." in text
     assert "A repository on the Hugging Face hub" in text
     text = " ".join(kubectl(api.access, "explain", "apikey.spec.models").split())
     assert "Absent means every model of the namespace; an empty list means none." in text

@@ -293,6 +293,18 @@ def test_a_missing_claim_is_named(api: Api, namespace: str) -> None:
         assert 'no PersistentVolumeClaim "weights"' in body["status"]["message"]
 
 
+def test_a_cluster_without_image_volumes_says_so_and_makes_no_replica(api: Api, namespace: str) -> None:
+    """Kubernetes 1.34 has them behind a feature gate, and takes them out of a pod without a word."""
+    apply_model(api, namespace, model={"image": {"reference": f"models/bge@sha256:{'0' * 64}"}})
+    body = settled(api, namespace, lambda b: condition(b, "Ready").get("reason") == "ImageVolumesUnsupported")
+    assert "feature gate ImageVolume" in body["status"]["message"]
+    assert body["status"]["phase"] == "Failed"
+    assert api.find(child_path(namespace, "deployments")) is None
+    apply_model(api, namespace)
+    settled(api, namespace, lambda b: condition(b, "Ready").get("reason") != "ImageVolumesUnsupported")
+    assert api.find(child_path(namespace, "deployments")) is not None
+
+
 def test_scale_up_to_zero_and_back(api: Api, namespace: str, runtimes: Callable[[str], Runtime]) -> None:
     """Through the scale subresource, as kubectl scale and autoscalers do."""
 

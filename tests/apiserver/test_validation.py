@@ -64,10 +64,14 @@ def dry_run(api: Api, namespace: str, body: Object) -> Object:
 
 HUB = "spec.model.huggingFace"
 GPU = "spec.resources.gpu"
+IMAGE = "registry.example.com/models/bge-m3@sha256:" + "0" * 64
 
 INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ({"spec": {}}, "spec.model: Required value"),
-    ({"spec.model": {}}, "set either spec.model.catalog, spec.model.huggingFace or"),
+    (
+        {"spec.model": {}},
+        "set either spec.model.catalog, spec.model.huggingFace, spec.model.persistentVolumeClaim or",
+    ),
     ({"spec.model.catalog": "bge"}, "spec.model needs exactly one source"),
     ({"spec.model": {"catalog": "BGE v2"}}, "catalog must be a name that kubectl get catalogmodels shows"),
     ({f"{HUB}.file": "model.bin"}, "file must name a GGUF file of the repository"),
@@ -120,6 +124,23 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
         "remove spec.storage",
     ),
     ({"spec.model.persistentVolumeClaim": {"claimName": "w"}}, "spec.model needs exactly one source"),
+    ({"spec.model.image": {"reference": IMAGE}}, "spec.model needs exactly one source"),
+    ({"spec.model": {"image": {"path": "x"}}}, "spec.model.image.reference: Required value"),
+    ({"spec.model": {"image": {"reference": "models/bge:v1"}}}, "must name an image with its digest"),
+    ({"spec.model": {"image": {"reference": f"-{IMAGE}"}}}, "must name an image with its digest"),
+    ({"spec.model": {"image": {"reference": f"{IMAGE}0"}}}, "must name an image with its digest"),
+    (
+        {"spec.model": {"image": {"reference": IMAGE, "path": "../etc"}}},
+        "path must be relative to the image's root",
+    ),
+    (
+        {"spec.model": {"image": {"reference": IMAGE}}, "spec.storage": {"ephemeral": {"sizeLimit": "1Gi"}}},
+        "the node itself keeps the image",
+    ),
+    (
+        {"spec.model": {"image": {"reference": IMAGE}}, "spec.engine": {"trustRemoteCode": True}},
+        "image has neither: use spec.model.huggingFace",
+    ),
     ({f"{HUB}.repo": "bge-reranker"}, "repo must be ORGANISATION/NAME as on the hub"),
     ({f"{HUB}.repo": "https://huggingface.co/BAAI/bge"}, "repo must be ORGANISATION/NAME as on the hub"),
     ({f"{HUB}.repo": "BAAI/../bge"}, "repo must be ORGANISATION/NAME as on the hub"),
@@ -185,6 +206,12 @@ VALID_MODELS: list[dict[str, Any]] = [
     {f"{HUB}.tokenSecretRef": {"name": "hf"}},
     {f"{HUB}.repo": "sentence-transformers/all-MiniLM-L6-v2"},
     {"spec.model": {"persistentVolumeClaim": {"claimName": "weights", "path": "models/bge.m3"}}},
+    {"spec.model": {"image": {"reference": IMAGE}}},
+    {
+        "spec.model": {
+            "image": {"reference": f"localhost:5000/a/b:v1@{IMAGE.partition('@')[2]}", "path": "a/b"}
+        }
+    },
     {"spec.model": {"catalog": "qwen3-reranker-0.6b"}},
     {"spec.model": {"catalog": "mine"}, "spec.engine.trustRemoteCode": True},
     {f"{HUB}.file": "*Q8_0.gguf"},

@@ -7,6 +7,7 @@ from rerank_api.model_deployment import ModelDeployment
 
 HUB = {"huggingFace": {"repo": "org/name"}}
 CLAIM = {"persistentVolumeClaim": {"claimName": "weights"}}
+IMAGE = {"image": {"reference": "registry.example.com/models@sha256:" + "0" * 64}}
 
 
 def deployment(model: dict[str, Any], **spec: Any) -> ModelDeployment:
@@ -15,7 +16,7 @@ def deployment(model: dict[str, Any], **spec: Any) -> ModelDeployment:
     )
 
 
-@pytest.mark.parametrize("model", [{}, HUB | CLAIM])
+@pytest.mark.parametrize("model", [{}, HUB | CLAIM, CLAIM | IMAGE])
 def test_exactly_one_source(model: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=r"spec\.model: set exactly one"):
         deployment(model)

@@ -20,6 +20,7 @@ from tests.rerank_operator.samples import COMMIT, built, model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "operator"
 
+IMAGE = "registry.example.com/models@sha256:" + "0" * 64
 CASES: dict[str, dict[str, Any]] = {
     "gpu-by-default": {"model": {"huggingFace": {"repo": "BAAI/bge-reranker-v2-m3"}}},
     "cpu-with-everything": {
@@ -44,6 +45,10 @@ CASES: dict[str, dict[str, Any]] = {
         "model": {"persistentVolumeClaim": {"claimName": "weights", "path": "models/bge/"}},
         "resources": {"gpu": {"count": 1, "resourceName": "amd.com/gpu"}},
         "scoring": {"method": "CrossEncoder"},
+    },
+    "image": {
+        "model": {"image": {"reference": IMAGE, "path": "models/bge/"}},
+        "resources": {"gpu": {"count": 0}},
     },
     "engine-scoring-and-storage": {
         "model": {"huggingFace": {"repo": "org/rerankers-GGUF", "file": "*Q8_0.gguf"}},
@@ -203,6 +208,11 @@ def test_a_commit_in_the_spec_needs_no_pin() -> None:
     assert (pinned.needs_pin, pinned.commit) == (False, COMMIT)
     volume = source_of(model(**CASES["volume"]), hub_endpoint=None)
     assert (volume.needs_pin, volume.commit, volume.directory) == (False, None, "/models/pvc/models/bge")
+    image = source_of(model(**CASES["image"]), hub_endpoint=None)
+    assert (image.needs_pin, image.commit, image.directory) == (False, None, "/models/image/models/bge")
+    whole = source_of(model(model={"image": {"reference": IMAGE}}), hub_endpoint=None)
+    assert (whole.directory, whole.image) == ("/models/image", IMAGE)
+    assert whole.key != image.key
 
 
 def test_the_applied_digest_stands_for_the_intent() -> None:

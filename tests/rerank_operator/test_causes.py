@@ -50,6 +50,14 @@ CASES: list[tuple[str, Pod, str, tuple[str, str] | None]] = [
         ("Downloaded", "ImagePullFailed"),
     ),
     (
+        "image of the model missing",
+        pod(
+            fetch=None, serve=waiting("ImagePullBackOff", 'Back-off pulling image "models@sha256:0": denied')
+        ),
+        "Starting",
+        ("Serving", "ImagePullFailed"),
+    ),
+    (
         "token Secret missing",
         pod(fetch=waiting("CreateContainerConfigError", 'secret "hf" not found')),
         "Downloading",

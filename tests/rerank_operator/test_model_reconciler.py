@@ -4,6 +4,7 @@ The API server's own behaviour is not played here: tests/apiserver has the real 
 """
 
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rerank_operator.cluster import ApiError, Cluster, Object, Resource
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder
 from rerank_operator.model_metrics import ModelMetrics
-from rerank_operator.model_reconciler import ModelReconciler
+from rerank_operator.model_reconciler import UNTOLD_SECONDS, ModelReconciler
 from rerank_operator.observe import Reports
 from rerank_operator.pod_status import Report
 from tests.rerank_operator.samples import COMMIT, report
@@ -47,6 +48,7 @@ class Objects(Cluster):
         self.writes: list[str] = []
         self.applied: dict[str, Object] = {}
         self.status: Object = {}
+        self.drops_image_volumes = False
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         found = self.objects.get(resource.kind)
@@ -69,6 +71,13 @@ class Objects(Cluster):
             raise self.refusals[intent["kind"]]
         self.writes.append(intent["kind"])
         self.applied[intent["kind"]] = intent
+        return intent
+
+    async def rehearse(self, intent: Object, *, resource_version: str | None) -> Object:
+        if self.drops_image_volumes:
+            intent = deepcopy(intent)
+            volumes = intent["spec"]["template"]["spec"]["volumes"]
+            volumes[:] = [volume for volume in volumes if "image" not in volume]
         return intent
 
     async def apply_status(
@@ -307,3 +316,22 @@ async def test_metrics_follow_the_model_and_leave_with_it() -> None:
     del api.objects["ModelDeployment"]
     await models.reconcile("team", "minilm")
     assert samples() == {}
+
+
+IN_IMAGE = {"model": {"image": {"reference": "models@sha256:" + "0" * 64}}}
+
+
+async def test_an_image_volume_is_applied_where_the_cluster_keeps_it() -> None:
+    api = Objects(resource(**IN_IMAGE))
+    await look(api)
+    volumes = api.applied["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert volumes[0]["image"]["reference"] == IN_IMAGE["model"]["image"]["reference"]
+
+
+async def test_a_deployment_whose_image_volume_would_be_dropped_is_not_applied() -> None:
+    api = Objects(resource(**IN_IMAGE))
+    api.drops_image_volumes = True
+    assert await look(api) == UNTOLD_SECONDS
+    assert "Deployment" not in api.applied
+    [ready] = [c for c in api.status["conditions"] if c["type"] == "Ready"]
+    assert ready["reason"] == "ImageVolumesUnsupported"

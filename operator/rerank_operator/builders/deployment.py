@@ -66,6 +66,12 @@ def deployment(
     }
 
 
+def mounts_image(child: Object) -> bool:
+    """Whether a child, as wanted or as the API server has it, has pods that mount an image."""
+    template = child.get("spec", {}).get("template", {})
+    return any("image" in volume for volume in template.get("spec", {}).get("volumes", ()))
+
+
 def _template(
     model: ModelDeployment,
     *,
@@ -105,9 +111,12 @@ def _template(
 
 
 def _models_volume(model: ModelDeployment) -> Object:
-    claim, storage = model.spec.model.persistent_volume_claim, model.spec.storage
+    claim, image = model.spec.model.persistent_volume_claim, model.spec.model.image
+    storage = model.spec.storage
     if claim is not None:
         return {"name": "models", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+    if image is not None:
+        return {"name": "models", "image": {"reference": image.reference, "pullPolicy": "IfNotPresent"}}
     if storage is not None and storage.ephemeral is not None:
         return {"name": "models", "emptyDir": {"sizeLimit": storage.ephemeral.size_limit}}
     return {"name": "models", "emptyDir": {}}
@@ -120,6 +129,14 @@ def _weights_volumes(model: ModelDeployment) -> list[Object]:
         return []
     claim = {"claimName": storage.persistent_volume_claim.claim_name}
     return [{"name": "weights", "persistentVolumeClaim": claim}]
+
+
+def _models_mount(model: ModelDeployment) -> Object:
+    """Where the serving container sees the models volume. Links from /models stay within it."""
+    given = model.spec.model
+    path = "/models/pvc" if given.persistent_volume_claim is not None else "/models"
+    path = "/models/image" if given.image is not None else path
+    return {"name": "models", "mountPath": path, "readOnly": True}
 
 
 def _weights_mounts(model: ModelDeployment, *, read_only: bool) -> list[Object]:
@@ -162,7 +179,6 @@ def _fetch(model: ModelDeployment, *, effective: Effective, source: Source, sett
 
 
 def _serve(model: ModelDeployment, *, effective: Effective, source: Source, settings: PodSettings) -> Object:
-    on_volume = model.spec.model.persistent_volume_claim is not None
     return {
         "name": SERVE,
         **_image(effective, settings),
@@ -189,9 +205,7 @@ def _serve(model: ModelDeployment, *, effective: Effective, source: Source, sett
         "livenessProbe": _probe("/livez", period=10, failures=6),
         "lifecycle": {"preStop": {"exec": {"command": ["rerank-runtime", "drain"]}}},
         "volumeMounts": [
-            {"name": "models", "mountPath": "/models/pvc", "readOnly": True}
-            if on_volume
-            else {"name": "models", "mountPath": "/models", "readOnly": True},
+            _models_mount(model),
             *_weights_mounts(model, read_only=True),
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # the pod's own volume
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  # the pod's own volume

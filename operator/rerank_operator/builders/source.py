@@ -1,4 +1,4 @@
-"""The model's source as the pods get it: one value for a repository or a volume."""
+"""The model's source as the pods get it: one value for a repository, a volume or an image."""
 
 import re
 from dataclasses import dataclass
@@ -17,11 +17,12 @@ class Source:
 
     Attributes:
         directory: where the serving container finds the weights.
-        repo: repository, None for a volume.
-        revision: branch, tag or commit, None for a volume.
+        repo: repository, None for a volume or an image.
+        revision: branch, tag or commit, None for a volume or an image.
         file: pattern of the one GGUF file to take, None for the repository's choice.
         endpoint: the hub, None for the public one.
         token: Secret with the hub's token, if one was named.
+        image: reference of the image that the node mounts, if that is the source.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Source:
     file: str | None = None
     endpoint: str | None = None
     token: SecretKeyReference | None = None
+    image: str | None = None
 
     @property
     def commit(self) -> str | None:
@@ -58,11 +60,16 @@ def source_of(
         entry: the catalog entry that `model` names.
         remote_code: whether Python files belong to what is downloaded.
     """
-    claim = model.spec.model.persistent_volume_claim
+    claim, image = model.spec.model.persistent_volume_claim, model.spec.model.image
     if claim is not None:
         path = claim.path.strip("/")
+        return Source(key=digest([claim.claim_name, path]), directory=_inside("/models/pvc", path))
+    if image is not None:
+        path = image.path.strip("/")
         return Source(
-            key=digest([claim.claim_name, path]), directory="/models/pvc" + (f"/{path}" if path else "")
+            key=digest([image.reference, path]),
+            directory=_inside("/models/image", path),
+            image=image.reference,
         )
     hub = model.spec.model.hugging_face or _of(entry)
     endpoint = hub.endpoint or hub_endpoint
@@ -79,6 +86,10 @@ def source_of(
         endpoint=endpoint,
         token=hub.token_secret_ref,
     )
+
+
+def _inside(mounted: str, path: str) -> str:
+    return f"{mounted}/{path}" if path else mounted
 
 
 def _of(entry: CatalogModel | None) -> HuggingFaceSource:
