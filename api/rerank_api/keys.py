@@ -12,6 +12,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Final
 
+PREFIX: Final = "rk_"
+
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH: Final = 12
 _SECRET_LENGTH: Final = 43  # the shortest base62 text that holds 256 bits

@@ -42,6 +42,7 @@ class KeyHash:
     """One accepted key: SHA-256 in hex, valid for `not_before` ≤ now < `expires_at` (Unix seconds)."""
 
     sha256: str
+    key_id: str
     not_before: float
     expires_at: float
 
@@ -128,6 +129,7 @@ def _key(body: Json) -> KeyRecord:
         hashes=tuple(
             KeyHash(
                 sha256=entry["sha256"],
+                key_id=entry.get("keyId") or "",
                 not_before=_time(entry.get("notBefore"), absent=0.0),
                 expires_at=_time(entry.get("expiresAt"), absent=math.inf),
             )

@@ -5,6 +5,7 @@ read and its use, so a plain dict is consistent. Updates cost what changed, neve
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
@@ -144,7 +145,9 @@ class State:
 
     def _add_key(self, key: KeyRecord) -> None:
         for entry in key.hashes:
-            rivals = (*self._keys.get(entry.sha256, ()), KnownKey(entry, key))
+            # Logs name the key that was used, not the newest: so one sees whether a former one still is.
+            used = key if entry.key_id == key.key_id else replace(key, key_id=entry.key_id)
+            rivals = (*self._keys.get(entry.sha256, ()), KnownKey(entry, used))
             self._keys[entry.sha256] = tuple(sorted(rivals, key=lambda k: (k.key.created, k.key.id)))
 
     def _drop_model(self, model: ModelRecord) -> None:

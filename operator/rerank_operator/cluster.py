@@ -22,6 +22,7 @@ Object = dict[str, Any]
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
 _APPLY: Final = "application/apply-patch+yaml"
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_DRY_RUN: Final = "dryRun"
 _PAGE: Final = 500
 
 
@@ -174,18 +175,42 @@ class Cluster:
         query["dryRun"] = "All"
         return await self._request("PATCH", path, body=body, query=query, content_type=_APPLY)
 
-    async def apply_secret(self, intent: Object, *, field_manager: str) -> None:
-        """Server-side apply of a Secret without ever receiving one: the answer is its metadata alone."""
+    async def apply_secret(self, intent: Object, *, field_manager: str, dry_run: bool = False) -> str:
+        """Server-side apply of a Secret without ever receiving one: the answer is its metadata alone.
+
+        Returns:
+            The Secret's uid. Of a `dry_run`, which changes nothing: one of its own where there is no Secret.
+        """
         metadata = intent["metadata"]
-        await self._write(
+        query = {"fieldManager": field_manager, "force": "false"}
+        done = await self._write(
             "PATCH",
             SECRET,
             SECRET.path(metadata["namespace"], metadata["name"]),
             body=intent,
-            query={"fieldManager": field_manager, "force": "false"},
+            query=query | ({_DRY_RUN: "All"} if dry_run else {}),
             content_type=_APPLY,
             accept=_METADATA_ONLY,
         )
+        return str(done["metadata"]["uid"])
+
+    async def delete_secret(self, namespace: str, name: str, *, uid: str) -> None:
+        """Delete a Secret, if it is there and still that one."""
+        try:
+            await self._write(
+                "DELETE",
+                SECRET,
+                SECRET.path(namespace, name),
+                body={
+                    "apiVersion": "v1",
+                    "kind": "DeleteOptions",
+                    "preconditions": {"uid": uid},
+                },
+                accept=_METADATA_ONLY,
+            )
+        except ApiError as error:
+            if error.status != 404 and not error.conflict:
+                raise
 
     async def create_secret(self, secret: Object) -> bool:
         """Create a Secret; False when there is one of that name already."""
@@ -253,7 +278,8 @@ class Cluster:
         done = await self._request(
             method, path, body=body, query=query, content_type=content_type, accept=accept
         )
-        self.on_write(resource.plural)
+        if not query or _DRY_RUN not in query:
+            self.on_write(resource.plural)
         return done
 
     async def _request(

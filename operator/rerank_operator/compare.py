@@ -19,8 +19,9 @@ _MERGE_KEYS: Final = {
     "volumes": "name",
     "volumeMounts": "mountPath",
     "conditions": "type",
-    "hashes": "keyId",
 }
+# The same, but ours alone: an entry or a field too many is a difference.
+_OURS: Final = {"hashes": "keyId"}
 _QUANTITIES: Final = frozenset({"requests", "limits"})
 _QUANTITY: Final = "sizeLimit"
 
@@ -34,6 +35,8 @@ def satisfied(wanted: Any, live: Any, *, field: str = "") -> bool:
             return _same_quantity(wanted, live)
         case str() | bytes():
             return bool(wanted == live)
+        case Sequence() if field in _OURS:
+            return _by(_OURS[field], wanted) == _by(_OURS[field], live or ())
         case Sequence():
             return _sequence(wanted, live, field)
         case _:
@@ -60,6 +63,10 @@ def _sequence(wanted: Sequence[Any], live: Any, field: str) -> bool:
         return len(wanted) == len(live) and all(map(satisfied, wanted, live))
     by_key = {item.get(key): item for item in live if isinstance(item, Mapping)}
     return all(item[key] in by_key and satisfied(item, by_key[item[key]]) for item in wanted)
+
+
+def _by(key: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {item[key]: item for item in items}
 
 
 def _same_quantity(wanted: Any, live: Any) -> bool:

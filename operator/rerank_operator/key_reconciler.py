@@ -1,7 +1,10 @@
-"""One look at one APIKey: mint it once, keep its status true. Called by the workers of `main`."""
+"""One look at one APIKey: make, hand out and take back its keys, keep its status true. Called by workers."""
 
-from dataclasses import dataclass
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -9,30 +12,45 @@ from pydantic import ValidationError
 
 from rerank_api import keys, names
 from rerank_api.api_key import APIKey, APIKeyStatus, KeyHash
-from rerank_api.conditions import Verdict, merge
-from rerank_operator import cluster, status, usage
+from rerank_api.conditions import Verdict
+from rerank_operator import cluster, key_lifecycle, status, usage
 from rerank_operator.builders import secret
+from rerank_operator.claims import Claims, ObjectId, Strength
 from rerank_operator.events import Notice, Recorder, notices
+from rerank_operator.key_lifecycle import Cause, Written
 
 # Nothing tells when somebody else's Secret is removed: Secrets are neither read nor watched.
 SECRET_SECONDS: Final = 30.0
+# Nor when ours is. To ask is a request for each key, so it is done with the resync's looks and no oftener.
+CHECK_SECONDS: Final = 300.0
 # A clock may be set: look again at least this often on the way to a far expiry.
 LONGEST_WAIT_SECONDS: Final = 3600.0
-# A gateway whose clock is behind ours must take a new key at once. Nobody could have known it earlier.
-CLOCK_SKEW: Final = timedelta(minutes=1)
 
 # What was used is the collector's to write, under a field manager of its own.
 _OURS: Final = APIKeyStatus.model_fields.keys() - usage.FIELDS
 _STATUS_FIELDS: Final = status.fields_of(APIKeyStatus, only=_OURS)
+_TOLD: Final = frozenset({"Ready", "Provisioned"})
 _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class KeyReconciler:
-    """Mints the key of an APIKey, hands it out in a Secret, and says whether it is accepted."""
+    """Mints the keys of an APIKey, hands them out in a Secret, and says which are accepted.
+
+    Attributes:
+        api: the API server.
+        recorder: posts events.
+        claims: which APIKeys list which hash.
+        wake: has another APIKey looked at, by namespace and name.
+        clock: the time now, in UTC.
+    """
 
     api: cluster.Cluster
     recorder: Recorder
+    claims: Claims[str]
+    wake: Callable[[str, str], None]
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _checked: dict[ObjectId, datetime] = field(default_factory=dict)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """One look. Returns the seconds until the next one is due, None when an event will ask for it.
@@ -40,62 +58,206 @@ class KeyReconciler:
         Raises:
             cluster.ApiError: the look could not be finished; try again.
         """
+        await self.claims.fill()
         live = await self.api.get(cluster.API_KEY, namespace, name)
         if live is None or "deletionTimestamp" in live["metadata"]:
-            return None
+            self._forget((namespace, name))
+            return None  # the owner reference sees to the Secret
         try:
             key = APIKey.parse(live)
         except ValidationError as error:
             _log.error("cannot read an APIKey", namespace=namespace, name=name, errors=error.error_count())
             return None
-        now = datetime.now(UTC)
-        minted, refusal = (None, None) if key.status.hashes else await self._mint(key, now)
-        verdict = refusal or accepted(key, now)
-        wanted = _status(key, minted, verdict, now)
+        look = _Look(self.api, key, live, self.clock())
+        await self._act(look)
+        outcome = partial(
+            key_lifecycle.status_of,
+            key,
+            now=look.now,
+            written=look.written,
+            removed=look.removed,
+            trouble=look.trouble,
+        )
+        wanted = outcome()
+        taken = await self._taken(key, wanted.hashes)
+        if taken:
+            wanted = outcome(taken=taken)
+        await self._report(look, wanted)
+        change = key_lifecycle.next_change(key, wanted, look.now)
+        waits = [SECRET_SECONDS] if look.trouble is not None else []
+        if change is not None:
+            waits.append(min(max((change - look.now).total_seconds(), 0.05), LONGEST_WAIT_SECONDS))
+        return min(waits, default=None)
+
+    async def _act(self, look: "_Look") -> None:
+        """The one step that is due: a new key, or the end of a Secret."""
+        key = look.key
+        cause = key_lifecycle.due(key)
+        if cause is None and key_lifecycle.secret_is_over(key, look.now):
+            await look.remove_secret()
+        elif cause is None and self._check_is_due(key, look.now) and await look.secret_is_lost():
+            cause = "Lost"
+        if cause is not None:
+            await look.hand_out(cause)
+            self._checked[_id(key)] = look.now
+
+    def _check_is_due(self, key: APIKey, now: datetime) -> bool:
+        """Whether to ask if the Secret is still there. The first time is left to chance: no burst."""
+        if key.status.secret_name is None:
+            return False
+        if any(c.type == "Provisioned" and c.status == "False" for c in key.status.conditions):
+            return True  # whether that is over, only asking tells
+        last = self._checked.get(_id(key))
+        if last is None:
+            early = timedelta(seconds=random.uniform(0, CHECK_SECONDS))  # noqa: S311  # spreads load
+            last = self._checked[_id(key)] = now - early
+        if now < last + timedelta(seconds=CHECK_SECONDS):
+            return False
+        self._checked[_id(key)] = now
+        return True
+
+    async def _taken(self, key: APIKey, hashes: list[KeyHash]) -> frozenset[str]:
+        """Those of the hashes that an older APIKey lists; wakes the APIKeys that this one concerns."""
+        strength = _strength(key.metadata.creation_timestamp, _id(key))
+        for other in self.claims.note(_id(key), {known.sha256: strength for known in hashes}):
+            self.wake(*other)
+        lost = self.claims.lost(_id(key))
+        for winner in set(lost.values()):
+            if await self.api.get(cluster.API_KEY, *winner) is None:  # its end went unseen
+                self._forget(winner)
+        return frozenset(self.claims.lost(_id(key)))
+
+    def _forget(self, owner: ObjectId) -> None:
+        self._checked.pop(owner, None)
+        for other in self.claims.note(owner, {}):
+            self.wake(*other)
+
+    async def _report(self, look: "_Look", wanted: APIKeyStatus) -> None:
         written = status.as_written(wanted, only=_OURS)
-        if status.differs(written, live.get("status", {}), fields=_STATUS_FIELDS):
-            await self.api.apply_status(cluster.API_KEY, live, written)
-            old = key.status.conditions
-            told = notices(old, status.changed(old, wanted.conditions))
-            written_once = [Notice("Normal", "KeyWritten", _handed_out(key))]
-            await self.recorder.record(key, written_once if minted else told)
-        return SECRET_SECONDS if refusal else _until_expiry(key, now)
+        if not status.differs(written, look.live.get("status", {}), fields=_STATUS_FIELDS):
+            return
+        await self.api.apply_status(cluster.API_KEY, look.live, written)
+        old = look.key.status.conditions
+        changed = [c for c in status.changed(old, wanted.conditions) if c.type in _TOLD]
+        await self.recorder.record(look.key, look.notices or notices(old, changed))
 
-    async def _mint(self, key: APIKey, now: datetime) -> tuple[APIKeyStatus | None, Verdict | None]:
-        """A new key, written to its Secret, as the status that records it; or why there is none.
 
-        The Secret comes first: a key in the status alone would be accepted and in nobody's hands. Cut off
-        between the two, the next look mints again and overwrites its own Secret.
+@dataclass(slots=True)
+class _Look:
+    """One look under way: what it does to the Secret, and what came of it."""
+
+    api: cluster.Cluster
+    key: APIKey
+    live: cluster.Object
+    now: datetime
+    written: Written | None = None
+    removed: bool = False
+    trouble: Verdict | None = None
+    notices: list[Notice] = field(default_factory=list)
+
+    async def hand_out(self, cause: Cause) -> None:
+        """A new key in the Secret.
+
+        The first one is written before the status knows of it: one in the status alone would be in nobody's
+        hands. A later one is accepted first, beside the former, so that whoever reads it can use it. Cut off
+        anywhere, the next look makes another and overwrites its own Secret.
         """
         minted = keys.mint()
-        manager = names.secret_field_manager(key.metadata.name)
+        intent = secret.api_key_secret(self.key, text=minted.text)
         try:
-            await self.api.apply_secret(secret.api_key_secret(key, text=minted.text), field_manager=manager)
+            if cause != "First":
+                await self._apply(intent, dry_run=True)
+                if not await self._announce(minted):
+                    return
+            uid = await self._apply(intent)
         except cluster.ApiError as error:
-            refusal = _refusal(key, error)
-            if refusal is None:
+            self.trouble = _refusal(self.key, error)
+            if self.trouble is None:
                 raise
-            return None, refusal
-        known = KeyHash(
-            key_id=minted.key_id, sha256=minted.sha256, not_before=now.replace(microsecond=0) - CLOCK_SKEW
-        )
-        return APIKeyStatus(
-            key_id=minted.key_id, hint=minted.hint, secret_name=key.secret_name, hashes=[known]
-        ), None
+            return
+        if cause == "Renamed":
+            await self.remove_secret()
+        self.written = Written(cause=cause, minted=minted, secret_uid=uid, at=self.now)
+        self.notices.append(_news(self.key, cause))
+
+    async def remove_secret(self) -> None:
+        """Remove the Secret that the status names, if it is still that one."""
+        name, uid = self.key.status.secret_name, self.key.status.secret_uid
+        if name is not None and uid is not None:
+            await self.api.delete_secret(self.key.metadata.namespace, name, uid=uid)
+        self.removed = True
+        self.notices.append(Notice("Normal", "SecretRemoved", f'the Secret "{name}" was removed'))
+
+    async def secret_is_lost(self) -> bool:
+        """Whether the Secret is there no more. Asked by a write that is only tried: that reads no Secret."""
+        try:
+            uid = await self._apply(secret.api_key_secret(self.key, text=None), dry_run=True)
+        except cluster.ApiError as error:
+            self.trouble = _refusal(self.key, error)
+            if self.trouble is None:
+                raise
+            return False
+        return uid != self.key.status.secret_uid
+
+    async def _announce(self, minted: keys.MintedKey) -> bool:
+        hashes = key_lifecycle.announced(self.key, minted, self.now)
+        if hashes is None:
+            self.trouble = Verdict(
+                type="Provisioned",
+                status="False",
+                reason="TooManyKeys",
+                message=f"{key_lifecycle.MAX_HASHES} keys are accepted already: wait for one to expire, or"
+                " lower spec.overlapSeconds to end the former ones",
+            )
+            return False
+        announced = status.as_written(self.key.status.model_copy(update={"hashes": hashes}), only=_OURS)
+        self.live = await self.api.apply_status(cluster.API_KEY, self.live, announced)
+        return True
+
+    async def _apply(self, intent: cluster.Object, *, dry_run: bool = False) -> str:
+        manager = names.secret_field_manager(self.key.metadata.name)
+        return await self.api.apply_secret(intent, field_manager=manager, dry_run=dry_run)
 
 
-def accepted(key: APIKey, now: datetime) -> Verdict:
-    """Whether the key is accepted at `now`. Pure."""
-    if key.spec.disabled:
-        return Verdict(type="Ready", status="False", reason="Disabled", message="spec.disabled is true")
-    if key.spec.expires_at is not None and now >= key.spec.expires_at:
-        message = f"expired at {key.spec.expires_at.isoformat()}; a later spec.expiresAt revives it"
-        return Verdict(type="Ready", status="False", reason="Expired", message=message)
-    return Verdict(type="Ready", status="True", reason="Active", message=_handed_out(key))
+def known_hashes(
+    api: cluster.Cluster, namespaces: tuple[str, ...]
+) -> Callable[[], AsyncIterator[tuple[ObjectId, Mapping[str, Strength]]]]:
+    """What every APIKey of these namespaces (none: of the cluster) lists, for the claims to start with."""
+
+    async def listed() -> AsyncIterator[tuple[ObjectId, Mapping[str, Strength]]]:
+        for namespace in namespaces or (None,):
+            async for item in api.pages(cluster.API_KEY, namespace):
+                metadata = item["metadata"]
+                owner = (metadata["namespace"], metadata["name"])
+                strength = _strength(datetime.fromisoformat(metadata["creationTimestamp"]), owner)
+                hashes = (item.get("status") or {}).get("hashes") or ()
+                yield owner, {known["sha256"]: strength for known in hashes}
+
+    return listed
 
 
-def _handed_out(key: APIKey) -> str:
-    return f'the key stands in Secret "{key.secret_name}" under "{names.API_KEY_SECRET_FIELD}"'
+def _strength(created: datetime | None, owner: ObjectId) -> Strength:
+    """The oldest has the hash, as the gateway decides too."""
+    return (created.timestamp() if created else 0.0, owner)
+
+
+def _id(key: APIKey) -> ObjectId:
+    return (key.metadata.namespace, key.metadata.name)
+
+
+def _news(key: APIKey, cause: Cause) -> Notice:
+    where = key_lifecycle.handed_out(key.secret_name)
+    if cause == "First":
+        return Notice("Normal", "KeyWritten", where)
+    if cause == "Raised":
+        return Notice("Normal", "KeyReplaced", f"a new key was made for version {key.spec.version}: {where}")
+    still = "the former key is accepted until spec.version is raised"
+    if cause == "Renamed":
+        return Notice("Normal", "KeyWritten", f"a new key was made for the new Secret: {where}; {still}")
+    message = (
+        f"the Secret was gone, and a key cannot be told from its hash: a new one was made; {where}; {still}"
+    )
+    return Notice("Warning", "SecretLost", message)
 
 
 def _refusal(key: APIKey, error: cluster.ApiError) -> Verdict | None:
@@ -110,21 +272,4 @@ def _refusal(key: APIKey, error: cluster.ApiError) -> Verdict | None:
         reason, message = "SecretRefused", f"the Secret was refused: {error.message}"
     else:
         return None
-    return Verdict(type="Ready", status="False", reason=reason, message=message)
-
-
-def _status(key: APIKey, minted: APIKeyStatus | None, verdict: Verdict, now: datetime) -> APIKeyStatus:
-    generation = key.metadata.generation
-    conditions = merge(
-        key.status.conditions, [verdict], generation=generation, now=now.replace(microsecond=0)
-    )
-    return (minted or key.status).model_copy(
-        update={"observed_generation": generation, "conditions": conditions}
-    )
-
-
-def _until_expiry(key: APIKey, now: datetime) -> float | None:
-    if key.spec.expires_at is None or key.spec.disabled or now >= key.spec.expires_at:
-        return None
-    left = (key.spec.expires_at - now).total_seconds()
-    return min(max(left, 0.05), LONGEST_WAIT_SECONDS)
+    return Verdict(type="Provisioned", status="False", reason=reason, message=message)

@@ -16,11 +16,12 @@ import structlog
 from rerank_api import names
 from rerank_operator import backend_master, builtin_catalog, cluster, config, handlers, workers
 from rerank_operator.catalog import BuiltIn, CatalogModels, Users
+from rerank_operator.claims import Claims
 from rerank_operator.events import Recorder
 from rerank_operator.gateways import Gateways
 from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.health import Health, Metrics
-from rerank_operator.key_reconciler import KeyReconciler
+from rerank_operator.key_reconciler import KeyReconciler, known_hashes
 from rerank_operator.lease import LeaderLease
 from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Reports
@@ -128,7 +129,12 @@ async def _lead(
         else BuiltIn({entry["metadata"]["name"]: entry for entry in entries}),
         backend_master=master,
     )
-    keys = KeyReconciler(api=api, recorder=recorder)
+    keys = KeyReconciler(
+        api=api,
+        recorder=recorder,
+        claims=Claims(known_hashes(api, settings.watch_namespaces)),
+        wake=lambda namespace, name: queue.add((API_KEY, namespace, name)),
+    )
     collector = Collector(
         api=api,
         gateways=gateways,

@@ -182,7 +182,7 @@ class AuditLog:
         ]
 
     def writes(self, *, since: int = 0) -> list[str]:
-        """Its writes that were carried out, but for the Lease's, as "verb path".
+        """Its writes that were carried out, but for the Lease's, as "verb path". A dry run writes nothing.
 
         Namespaces of earlier tests refuse writes while they are being deleted.
         """
@@ -191,6 +191,7 @@ class AuditLog:
             for event in self.requests(since=since)
             if event["verb"] not in {"get", "list", "watch"}
             and event["objectRef"]["resource"] != "leases"
+            and "dryRun=" not in event["requestURI"]
             and event["responseStatus"]["code"] < 400
         ]
 

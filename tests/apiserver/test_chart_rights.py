@@ -82,6 +82,7 @@ def installed(control_plane: Access, api: Api) -> Access:
     [
         (OPERATOR, "patch", "modeldeployments.rerank.dev:status", True),
         (OPERATOR, "create", "secrets", True),
+        (OPERATOR, "delete", "secrets", True),
         (OPERATOR, "get", "secrets", False),
         (OPERATOR, "list", "secrets", False),
         (OPERATOR, "watch", "secrets", False),

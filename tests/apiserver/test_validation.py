@@ -1,6 +1,7 @@
 """The API server refuses what cannot work, and says which field and what to do instead."""
 
 import copy
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,25 @@ INVALID_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"spec.expiresAt": "tomorrow"}, "spec.expiresAt"),
     ({"spec.expiresAt": "2027-01-01"}, "spec.expiresAt"),
     ({"spec.expiresAt": "1970-01-01T00:00:00Z"}, "spec.expiresAt must be a date and time with a zone"),
-    ({"spec.secret": {}}, "spec.secret.name: Required value"),
+    ({"spec.secret.ttlSeconds": 5}, "spec.secret.ttlSeconds in body should be greater than or equal to 10"),
+    ({"spec.version": 0}, "spec.version in body should be greater than or equal to 1"),
+    ({"spec.overlapSeconds": -1}, "spec.overlapSeconds in body should be greater than or equal to 0"),
+    ({"spec.hashes": []}, "spec.hashes in body should have at least 1 items"),
+    ({"spec.hashes": [{"sha256": "A" * 64}]}, "must be 64 lower-case hexadecimal digits"),
+    ({"spec.hashes": [{"sha256": sha256(b"").hexdigest()}]}, "is the hash of an empty text"),
+    ({"spec.hashes": [{"sha256": "a" * 64}] * 2}, "Duplicate value"),
+    (
+        {
+            "spec.hashes": [
+                {"sha256": "a" * 64, "notBefore": "2027-01-01T00:00:00Z", "expiresAt": "2027-01-01T00:00:00Z"}
+            ]
+        },
+        "an entry of spec.hashes must have notBefore earlier than expiresAt",
+    ),
+    *(
+        ({"spec.hashes": [{"sha256": "a" * 64}], **more}, "spec.hashes brings keys of your own")
+        for more in ({"spec.version": 1}, {"spec.secret": {}}, {"spec.overlapSeconds": 0})
+    ),
     ({"spec.secret.name": "Search Key"}, "spec.secret.name must be a name that a Secret can have"),
     ({"spec.models": [""]}, "spec.models[0]"),
     ({"spec.models": ["*"]}, "leave spec.models out to allow every model"),
@@ -293,6 +312,17 @@ VALID_KEYS: list[dict[str, Any]] = [
     {"spec.expiresAt": "2027-01-01T00:00:00.5+02:00"},
     {"spec.disabled": True, "spec.description": "search team, production"},
     {"spec.secret": {"name": "search-key"}},
+    {"spec.secret": {"ttlSeconds": 600}, "spec.version": 3, "spec.overlapSeconds": 0},
+    {
+        "spec.hashes": [
+            {"sha256": "a" * 64},
+            {
+                "sha256": "b" * 64,
+                "notBefore": "2026-01-01T00:00:00Z",
+                "expiresAt": "2027-01-01T00:00:00+01:00",
+            },
+        ]
+    },
 ]
 
 

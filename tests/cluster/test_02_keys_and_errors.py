@@ -13,6 +13,7 @@ from tests.cluster.harness.fixtures import Tutorial
 from tests.cluster.harness.gateway import Gateway, ask, bearer, listing, question
 from tests.cluster.harness.http import JSON_BODY, Address, Answer, send, send_until_refused
 from tests.cluster.harness.objects import api_key, model
+from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE = "default"
 # Of pods, Services and the node. The client's own address is nobody's secret, but never appears either.
@@ -127,6 +128,28 @@ def test_revocation_by_disabling(cluster: Cluster, gateway: Gateway, tutorial: T
 
         assert_everywhere(gateway, key, status, change)
     cluster.kubectl.delete("apikey", "disabled", NAMESPACE)
+
+
+def test_a_replaced_key_works_on_until_its_overlap_ends(
+    cluster: Cluster, gateway: Gateway, tutorial: Tutorial
+) -> None:
+    cluster.kubectl.apply(api_key("replaced", NAMESPACE))
+    former = cluster.wait_key_ready("replaced", NAMESPACE)
+    cluster.kubectl.patch("apikey", "replaced", NAMESPACE, {"spec": {"version": 2}})
+
+    def another() -> str | None:
+        key = cluster.key_of("replaced", NAMESPACE)
+        return key if key != former else None
+
+    key = wait_for("the Secret has another key", another, seconds=30, story=cluster.story(NAMESPACE))
+    assert_everywhere(gateway, key, 200, lambda: None)
+    assert_everywhere(gateway, former, 200, lambda: None)
+    patch = {"spec": {"overlapSeconds": 0}}
+    assert_everywhere(
+        gateway, former, 401, lambda: cluster.kubectl.patch("apikey", "replaced", NAMESPACE, patch)
+    )
+    assert listing(gateway.service, key).status == 200
+    cluster.kubectl.delete("apikey", "replaced", NAMESPACE)
 
 
 def test_a_new_key_works_within_a_second(cluster: Cluster, gateway: Gateway, tutorial: Tutorial) -> None:

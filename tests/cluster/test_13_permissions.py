@@ -5,7 +5,7 @@ import pytest
 from tests.cluster.harness.cluster import SYSTEM, Cluster
 from tests.cluster.harness.fixtures import Release, Tutorial
 from tests.cluster.harness.grants import grants_of
-from tests.cluster.harness.objects import model_from
+from tests.cluster.harness.objects import api_key, model_from
 from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE = "rerank-test-permissions"
@@ -46,9 +46,26 @@ def catalog_used(cluster: Cluster, release: Release, namespace_of_module: str) -
     wait_for(what, merged, seconds=60, story=cluster.story(namespace_of_module))
 
 
+@pytest.fixture(scope="module")
+def secret_removed(cluster: Cluster, release: Release, namespace_of_module: str) -> None:
+    """A key that is shown for a while: the operator removes its Secret."""
+    cluster.kubectl.apply(api_key("shown", namespace_of_module, secret={"ttlSeconds": 10}))
+    cluster.wait_key_ready("shown", namespace_of_module)
+
+    def gone() -> bool:
+        return cluster.api.get("secrets", "shown", namespace_of_module) is None
+
+    wait_for("the Secret is gone", gone, seconds=60, story=cluster.story(namespace_of_module))
+
+
 @pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
 def test_every_permission_was_used(
-    cluster: Cluster, release: Release, tutorial: Tutorial, catalog_used: None, account: str
+    cluster: Cluster,
+    release: Release,
+    tutorial: Tutorial,
+    catalog_used: None,
+    secret_removed: None,
+    account: str,
 ) -> None:
     grants = grants_of(cluster.api, account, SYSTEM)
     assert grants, f"nothing is bound to {account}"

@@ -160,6 +160,15 @@ def test_a_hash_that_two_keys_list_belongs_to_the_older() -> None:
         assert [known.key.id.namespace for known in state.keys(minted.sha256)] == ["good"]
 
 
+def test_a_key_is_named_by_the_hash_that_was_used() -> None:
+    former, newest = keys.mint(), keys.mint()
+    body = objects.api_key(newest)
+    body["status"]["hashes"] += objects.api_key(former)["status"]["hashes"]
+    state = state_of(body)
+    used = [state.keys(minted.sha256)[0].key.key_id for minted in (former, newest)]
+    assert used == [former.key_id, newest.key_id]
+
+
 def test_an_unchanged_object_changes_nothing() -> None:
     state = state_of(objects.endpoint_slice(["10.0.0.1"]))
     before = state.replicas(MODEL)

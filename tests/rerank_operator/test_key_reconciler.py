@@ -1,54 +1,288 @@
-"""An APIKey's one condition, and which refusals of its Secret are final."""
+"""Keys are made, handed out and taken back in an order that a crash at any point leaves sound."""
 
+import asyncio
+import base64
+import copy
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from rerank_api import keys
 from rerank_api.api_key import APIKey
-from rerank_operator.cluster import ApiError
-from rerank_operator.key_reconciler import LONGEST_WAIT_SECONDS, _refusal, _until_expiry, accepted
-
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-
-
-def key(**spec: Any) -> APIKey:
-    return APIKey.parse({"metadata": {"name": "search", "namespace": "team", "uid": "u"}, "spec": spec})
-
-
-def at(seconds: float) -> str:
-    return (NOW + timedelta(seconds=seconds)).isoformat()
-
-
-@pytest.mark.parametrize(
-    ("spec", "status", "reason"),
-    [
-        ({}, "True", "Active"),
-        ({"models": []}, "True", "Active"),
-        ({"disabled": True}, "False", "Disabled"),
-        ({"disabled": True, "expiresAt": at(-1)}, "False", "Disabled"),
-        ({"expiresAt": at(1)}, "True", "Active"),
-        ({"expiresAt": at(0)}, "False", "Expired"),
-        ({"expiresAt": at(-1)}, "False", "Expired"),
-    ],
+from rerank_operator import cluster
+from rerank_operator.claims import Claims
+from rerank_operator.cluster import ApiError, Object
+from rerank_operator.events import Notice
+from rerank_operator.key_reconciler import (
+    CHECK_SECONDS,
+    SECRET_SECONDS,
+    KeyReconciler,
+    _refusal,
+    known_hashes,
 )
-def test_whether_a_key_is_accepted(spec: dict[str, Any], status: str, reason: str) -> None:
-    verdict = accepted(key(**spec), NOW)
-    assert (verdict.type, verdict.status, verdict.reason) == ("Ready", status, reason)
+
+START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    ("spec", "seconds"),
-    [
-        ({}, None),
-        ({"expiresAt": at(30)}, 30),
-        ({"expiresAt": at(10**7)}, LONGEST_WAIT_SECONDS),
-        ({"expiresAt": at(-5)}, None),
-        ({"expiresAt": at(30), "disabled": True}, None),
-    ],
-)
-def test_when_to_look_again(spec: dict[str, Any], seconds: float | None) -> None:
-    assert _until_expiry(key(**spec), NOW) == seconds
+class Crash(Exception):  # noqa: N818  # an end, not an error
+    """The process died."""
+
+
+class Server:
+    """APIKeys and Secrets as an API server keeps them. `crash` counts down to the end of the process."""
+
+    def __init__(self) -> None:
+        self.keys: dict[tuple[str, str], Object] = {}
+        self.secrets: dict[str, Object] = {}
+        self.crash: tuple[int, bool] | None = None  # before or after which write
+        self.writes = 0
+        self.refusal: ApiError | None = None
+        self.unread: list[str] = []
+        self._uids = itertools.count(1)
+
+    def apply_key(self, name: str = "k", *, namespace: str = "team", created: int = 0, **spec: Any) -> None:
+        old = self.keys.get((namespace, name))
+        metadata = old["metadata"] if old else {"name": name, "namespace": namespace, "uid": f"key-{name}"}
+        metadata["creationTimestamp"] = (START + timedelta(seconds=created)).isoformat()
+        metadata["generation"] = metadata.get("generation", 0) + 1
+        status = old["status"] if old else {}
+        self.keys[namespace, name] = {"metadata": metadata, "spec": spec, "status": status}
+
+    def parsed(self, name: str = "k", namespace: str = "team") -> APIKey:
+        return APIKey.parse(self.keys[namespace, name])
+
+    def in_secret(self, name: str = "k") -> str:
+        return base64.b64decode(self.secrets[name]["data"]["key"]).decode()
+
+    # What the reconciler uses of Cluster
+
+    async def get(self, _: cluster.Resource, namespace: str, name: str) -> Object | None:
+        return copy.deepcopy(self.keys.get((namespace, name)))
+
+    async def pages(self, _: cluster.Resource, namespace: str | None) -> Any:
+        for body in list(self.keys.values()):
+            yield copy.deepcopy(body)
+
+    async def apply_status(self, _: cluster.Resource, live: Object, status: Object) -> Object:
+        def write() -> None:
+            self.keys[live["metadata"]["namespace"], live["metadata"]["name"]]["status"] = status
+
+        self._write(write)
+        return {**live, "status": status}
+
+    async def apply_secret(self, intent: Object, *, field_manager: str, dry_run: bool = False) -> str:
+        if self.refusal is not None:
+            raise self.refusal
+        name = intent["metadata"]["name"]
+        found = self.secrets.get(name) or {"uid": f"secret-{next(self._uids)}"}
+        if not dry_run:
+            self._write(lambda: self.secrets.update({name: {**found, "data": intent["data"]}}))
+        return str(found["uid"])
+
+    async def delete_secret(self, namespace: str, name: str, *, uid: str) -> None:
+        def write() -> None:
+            if self.secrets.get(name, {}).get("uid") == uid:
+                del self.secrets[name]
+
+        self._write(write)
+
+    def _write(self, write: Any) -> None:
+        self.writes += 1
+        at, before = self.crash or (0, False)
+        if at == self.writes and before:
+            raise Crash
+        write()
+        if at == self.writes:
+            raise Crash
+
+
+class Told:
+    """A recorder that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    async def record(self, _: APIKey, found: list[Notice]) -> None:
+        self.reasons += [notice.reason for notice in found]
+
+
+class World:
+    """A server, and the process that looks at its APIKeys."""
+
+    def __init__(self) -> None:
+        self.server = Server()
+        self.now = START
+        self.told = Told()
+        self.start()
+
+    def start(self) -> None:
+        self.woken: list[tuple[str, str]] = []
+        self.reconciler = KeyReconciler(
+            api=self.server,  # type: ignore[arg-type]
+            recorder=self.told,  # type: ignore[arg-type]
+            claims=Claims(known_hashes(self.server, ())),  # type: ignore[arg-type]
+            wake=lambda namespace, name: self.woken.append((namespace, name)),
+            clock=lambda: self.now,
+        )
+
+    def look(self, name: str = "k", namespace: str = "team", *, after: float = 0) -> float | None:
+        self.now += timedelta(seconds=after)
+        return asyncio.run(self.reconciler.reconcile(namespace, name))
+
+    def accepts(self, text: str, name: str = "k") -> bool:
+        key = self.server.parsed(name)
+        known = [entry for entry in key.status.hashes if entry.sha256 == keys.digest(text)]
+        return any(
+            e.not_before <= self.now and (e.expires_at is None or self.now < e.expires_at) for e in known
+        )
+
+    def reason(self, kind: str, name: str = "k", namespace: str = "team") -> str:
+        status = self.server.parsed(name, namespace).status
+        (found,) = [c.reason for c in status.conditions if c.type == kind]
+        return found
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+SCENARIO: list[tuple[str, dict[str, Any], float]] = [
+    ("a first key", {}, 0),
+    ("a second version", {"version": 2}, 10),
+    ("another Secret", {"version": 2, "secret": {"name": "other"}}, 10),
+    ("shown for a while", {"version": 3, "secret": {"name": "other", "ttlSeconds": 60}}, 10),
+    ("its end", {"version": 3, "secret": {"name": "other", "ttlSeconds": 60}}, 60),
+    ("the overlap's end", {"version": 3, "secret": {"name": "other", "ttlSeconds": 60}}, 86_400),
+]
+
+
+def test_a_crash_before_or_after_any_write_leaves_keys_that_work() -> None:
+    """And the same end: what can be read is accepted at every moment, and no Secret is left over."""
+    writes = run(World(), None).server.writes
+    assert writes == 2 + 3 + 4 + 3 + 2 + 1
+    for crash in itertools.product(range(1, writes + 1), (True, False)):
+        world = run(World(), crash)
+        status = world.server.parsed().status
+        assert status.version == 3
+        assert world.server.secrets == {}, crash
+        assert world.reason("Ready") == "Active"
+        alive = [entry for entry in status.hashes if entry.expires_at is None or entry.expires_at > world.now]
+        assert 1 <= len(alive) <= 2, crash
+
+
+def run(world: World, crash: tuple[int, bool] | None) -> World:
+    server, held = world.server, ""
+    server.crash = crash
+    for what, spec, seconds in SCENARIO:
+        server.apply_key(**spec)
+        world.now += timedelta(seconds=seconds)
+        for _ in range(3):
+            try:
+                world.look()
+            except Crash:
+                world.start()
+            known = server.parsed().status.hashes
+            for secret in server.secrets:
+                if known:  # the first key is read before it is known, and there is no other to fall back to
+                    assert world.accepts(server.in_secret(secret)), (what, crash)
+            if held and what != "the overlap's end":
+                assert world.accepts(held), (what, crash)
+        held = held or server.in_secret()
+    return world
+
+
+def test_a_look_at_a_settled_key_writes_nothing(world: World) -> None:
+    world.server.apply_key()
+    world.look()
+    writes = world.server.writes
+    for _ in range(5):
+        world.look(after=CHECK_SECONDS + 1)
+    assert world.server.writes == writes
+    assert world.told.reasons == ["KeyWritten"]
+
+
+def test_a_secret_that_vanished_comes_back_with_another_key(world: World) -> None:
+    world.server.apply_key()
+    world.look()
+    former = world.server.in_secret()
+    world.server.secrets.clear()
+    assert world.look(after=CHECK_SECONDS - 1) is None
+    assert not world.server.secrets, "asked for no oftener"
+    world.look(after=1)
+    assert world.server.in_secret() != former
+    assert world.accepts(world.server.in_secret())
+    assert world.accepts(former), "whoever took it over elsewhere is not locked out"
+    assert world.told.reasons == ["KeyWritten", "SecretLost"]
+
+
+def test_a_secret_of_somebody_else_in_its_place_is_told_until_it_is_gone(world: World) -> None:
+    world.server.apply_key()
+    world.look()
+    world.server.secrets.clear()
+    world.server.refusal = ApiError(422, "Invalid", "type: field is immutable")
+    for _ in range(3):
+        assert world.look(after=CHECK_SECONDS) == SECRET_SECONDS
+        assert world.reason("Provisioned") == "SecretNameTaken"
+    assert world.reason("Ready") == "Active", "the key works on"
+    writes = world.server.writes
+    world.start()
+    assert world.look(after=1) == SECRET_SECONDS
+    assert world.server.writes == writes
+    world.server.refusal = None
+    world.look(after=SECRET_SECONDS)
+    assert world.reason("Provisioned") == "SecretWritten"
+
+
+def test_a_new_version_that_cannot_be_written_changes_nothing(world: World) -> None:
+    world.server.apply_key()
+    world.look()
+    former = world.server.in_secret()
+    world.server.apply_key(version=2)
+    world.server.refusal = ApiError(403, "Forbidden", "exceeded quota")
+    assert world.look() == SECRET_SECONDS
+    assert world.reason("Provisioned") == "SecretRefused"
+    assert [entry.sha256 for entry in world.server.parsed().status.hashes] == [keys.digest(former)]
+    writes = world.server.writes
+    world.look(after=SECRET_SECONDS)
+    assert world.server.writes == writes, "not even an attempt"
+    world.server.refusal = None
+    world.look(after=SECRET_SECONDS)
+    assert world.server.in_secret() != former
+
+
+def test_of_two_keys_with_one_hash_the_newer_says_so_until_the_older_goes(world: World) -> None:
+    own = [{"sha256": "a" * 64}]
+    world.server.apply_key("new", created=-5, hashes=own)
+    world.server.apply_key("old", created=-60, hashes=own)
+    world.look("new")
+    world.look("old")
+    assert world.woken == [("team", "new")]
+    world.look("new")
+    assert world.reason("Ready", "new") == "HashTaken"
+    assert world.reason("Ready", "old") == "Active"
+
+    world.start()
+    world.look("new")
+    assert world.reason("Ready", "new") == "HashTaken", "a restart does not forget"
+
+    del world.server.keys["team", "old"]
+    world.look("new")  # the end of the older one went unseen
+    assert world.reason("Ready", "new") == "Active"
+
+
+def test_the_end_of_the_older_key_wakes_the_newer(world: World) -> None:
+    own = [{"sha256": "a" * 64}]
+    world.server.apply_key("new", created=-5, hashes=own)
+    world.server.apply_key("old", created=-60, namespace="elsewhere", hashes=own)
+    world.look("old", "elsewhere")
+    world.look("new")
+    del world.server.keys["elsewhere", "old"]
+    world.woken.clear()
+    world.look("old", "elsewhere")
+    assert world.woken == [("team", "new")]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +297,7 @@ def test_when_to_look_again(spec: dict[str, Any], seconds: float | None) -> None
     ],
 )
 def test_which_refusals_are_told(error: ApiError, reason: str | None) -> None:
-    verdict = _refusal(key(secret={"name": "search-key"}), error)
+    body = {"metadata": {"name": "search", "namespace": "team"}, "spec": {"secret": {"name": "search-key"}}}
+    verdict = _refusal(APIKey.parse(body), error)
     assert (verdict.reason if verdict else None) == reason
     assert verdict is None or verdict.status == "False"

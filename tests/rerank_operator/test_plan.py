@@ -163,6 +163,10 @@ def test_more_than_wanted_still_satisfies(value: dict[str, Any], name: str, extr
         ({"env": [{"name": "A", "value": "1"}]}, {"env": [{"name": "B"}, {"name": "A", "value": "1"}]}, True),
         ({"env": [{"name": "A", "value": "1"}]}, {"env": [{"name": "A", "value": "2"}]}, False),
         ({"replicas": 0}, {}, False),
+        ({"hashes": [{"keyId": "a"}, {"keyId": "b"}]}, {"hashes": [{"keyId": "b"}, {"keyId": "a"}]}, True),
+        ({"hashes": [{"keyId": "a"}]}, {"hashes": [{"keyId": "a"}, {"keyId": "b"}]}, False),
+        ({"hashes": [{"keyId": "a"}]}, {"hashes": [{"keyId": "a", "expiresAt": "2026"}]}, False),
+        ({"hashes": []}, {}, True),
     ],
 )
 def test_comparing(want: Any, have: Any, equal: bool) -> None:

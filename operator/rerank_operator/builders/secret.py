@@ -9,8 +9,8 @@ from rerank_operator.builders.metadata import Object, owner_reference
 BACKEND_TOKEN_FIELD = "master"  # noqa: S105  # the name of a field
 
 
-def api_key_secret(key: APIKey, *, text: str) -> Object:
-    """The Secret that hands the key `text` to its user.
+def api_key_secret(key: APIKey, *, text: str | None) -> Object:
+    """The Secret that hands the key `text` to its user; None for a question about the Secret as it is.
 
     Its type cannot be changed afterwards: so applying this onto somebody else's Secret is refused by the API
     server, and the operator need not be able to read Secrets to know that.
@@ -25,7 +25,7 @@ def api_key_secret(key: APIKey, *, text: str) -> Object:
             "ownerReferences": [owner_reference(key)],
         },
         "type": names.API_KEY_SECRET_TYPE,
-        "data": {names.API_KEY_SECRET_FIELD: base64.b64encode(text.encode()).decode()},
+        **({} if text is None else {"data": {names.API_KEY_SECRET_FIELD: _encoded(text)}}),
     }
 
 
@@ -40,5 +40,9 @@ def backend_token_secret(*, namespace: str, name: str, master: str) -> Object:
             "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY},
         },
         "type": "Opaque",
-        "data": {BACKEND_TOKEN_FIELD: base64.b64encode(master.encode()).decode()},
+        "data": {BACKEND_TOKEN_FIELD: _encoded(master)},
     }
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
