@@ -50,6 +50,11 @@ def key_id(text: str) -> str | None:
     return match[1]
 
 
+def brought_id(sha256: str) -> str:
+    """The id of a key of the user's own, of which the hash alone is known."""
+    return sha256[:_ID_LENGTH]
+
+
 def digest(text: str) -> str:
     """SHA-256 of the whole key in hex: what a status stores and a gateway looks up."""
     return hashlib.sha256(text.encode()).hexdigest()

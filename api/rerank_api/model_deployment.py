@@ -45,11 +45,18 @@ class Storage(SpecModel):
         return self
 
 
+class Access(SpecModel):
+    """Namespaces whose keys may call the model, besides those of its own."""
+
+    namespaces: list[str] = []
+
+
 class ModelDeploymentSpec(Recipe):
     """The wanted state."""
 
     model: ModelSource
     aliases: list[str] = []
+    access: Access | None = None
     replicas: Annotated[int, Field(ge=0)] = 1
     scheduling: Scheduling = Scheduling()
     storage: Storage | None = None

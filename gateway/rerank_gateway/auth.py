@@ -33,9 +33,9 @@ class Authenticator:
         """The APIKey that accepts `credential` at `now` (Unix seconds).
 
         Looked up by digest, so that the time it takes says nothing about a stored key, and compared in
-        constant time once more. Only the holder of the whole key is told that it expired or is disabled. A key
-        that several APIKeys list is the oldest one's alone: else one that its owner disabled would be accepted
-        by whoever copied the hash, and would carry the owner's documents there.
+        constant time once more. Only the holder of the whole key is told that it expired or is disabled.
+        A key that several APIKeys list is the oldest one's alone: else one that its owner disabled would be
+        accepted by whoever copied the hash, and would carry the owner's documents there.
 
         Raises:
             ApiError: 401 with the reason, 503 when nobody can say whether the key still holds.

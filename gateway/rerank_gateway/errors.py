@@ -66,11 +66,13 @@ def unauthorized(message: str, *, code: str) -> ApiError:
     )
 
 
-def model_forbidden(model: str) -> ApiError:
+def model_forbidden(model: str, *, entry: str) -> ApiError:
+    """403. `entry` is what the APIKey's spec.models would have to list."""
     return ApiError(
         403,
         f'This API key may not call the model "{shown(model)}". '
-        "GET /v1/models lists the models that it may call; the APIKey's spec.models decides.",
+        "GET /v1/models lists the models that it may call; the APIKey's spec.models would have to list "
+        f'"{entry}".',
         kind="permission_error",
         code="model_forbidden",
         param="model",

@@ -25,18 +25,31 @@ class Models:
             ApiError: the refusal to send.
         """
         key = exchange.key = self._auth.authenticate(exchange.head.credential, time.time())
-        models = [self._entry(model) for model in self._state.models(key.id.namespace) if key.allows(model)]
+        namespace = key.id.namespace
+        models = [
+            self._entry(model, namespace) for model in self._state.models(namespace) if key.allows(model)
+        ]
         listed = {"object": "list"} if exchange.path.startswith("/v1/") else {}
         await exchange.respond(200, orjson.dumps({**listed, "data": models}))
 
-    def _entry(self, model: ModelRecord) -> dict[str, Any]:
+    def _entry(self, model: ModelRecord, namespace: str) -> dict[str, Any]:
+        """One model as it is called from `namespace`: a shared one by the name that stays its own.
+
+        `aliases` are the other names that lead to it from there.
+        """
+        name = model.seen_from(namespace)
+        aliases = [
+            alias
+            for alias in (model.id.name, *model.aliases)
+            if alias != name and self._state.resolve(namespace, alias) is model
+        ]
         return {
-            "id": model.id.name,
+            "id": name,
             "object": "model",
             "created": int(model.created),
             "owned_by": model.id.namespace,
             "root": model.repo,
-            "aliases": list(model.aliases),
+            "aliases": aliases,
             "ready": bool(self._state.replicas(model.id)),
             "category": "reranker",
             "max_model_len": model.context_length,

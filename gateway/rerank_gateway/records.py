@@ -5,11 +5,14 @@ validated the objects; parsing fails (ValueError, KeyError, TypeError) only on w
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
+from rerank_api import keys
+from rerank_api.model_names import Claim, claims, qualified, repo_of
 from rerank_api.names import HTTP_PORT_NAME, MODEL_LABEL
 
 Json = dict[str, Any]
@@ -49,7 +52,7 @@ class KeyHash:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """An APIKey. `models` None: every model of the namespace. `expires_at` in Unix seconds, inf for never.
+    """An APIKey. `models` None: all that its namespace may call. `expires_at`: Unix seconds, or inf.
 
     `uid` tells it from a later one of the same name; empty in a folder.
     """
@@ -64,13 +67,22 @@ class KeyRecord:
     disabled: bool
 
     def allows(self, model: "ModelRecord") -> bool:
-        """Whether the key may call a model of its own namespace."""
-        return self.models is None or not self.models.isdisjoint(model.names)
+        """Whether the key may call a model that its namespace may call.
+
+        One of another namespace is allowed by its qualified name alone: so nobody gets to be called by
+        sharing a model under a name that the key lists.
+        """
+        if self.models is None or qualified(*model.id) in self.models:
+            return True
+        return model.id.namespace == self.id.namespace and not self.models.isdisjoint(model.names)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """A ModelDeployment. `names`: its own, aliases, repository. `context_length` in tokens."""
+    """A ModelDeployment. `names`: its own, aliases, repository. `context_length` in tokens.
+
+    `shared_with`: the other namespaces whose keys may call it.
+    """
 
     id: ObjectId
     created: float
@@ -78,10 +90,15 @@ class ModelRecord:
     aliases: tuple[str, ...]
     repo: str | None
     context_length: int | None
+    shared_with: tuple[str, ...] = ()
 
     def seen_from(self, namespace: str) -> str:
         """Its own name, with its namespace before it where that is another one."""
-        return self.id.name if self.id.namespace == namespace else f"{self.id.namespace}/{self.id.name}"
+        return self.id.name if self.id.namespace == namespace else qualified(*self.id)
+
+    def claims(self) -> Iterator[Claim]:
+        """Every name under which it may be asked for, by namespace."""
+        return claims(*self.id, aliases=self.aliases, repo=self.repo, shared_with=self.shared_with)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +138,14 @@ def object_id(body: Json) -> ObjectId:
 def _key(body: Json) -> KeyRecord:
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     models = spec.get("models")
+    # Keys of the user's own need no operator: what the spec lists counts at once, and nothing else.
+    hashes = tuple(_hash(entry) for entry in spec.get("hashes") or status.get("hashes") or ())
     return KeyRecord(
         id=object_id(body),
         uid=metadata.get("uid") or "",
         created=_time(metadata.get("creationTimestamp"), absent=0.0),
-        key_id=status.get("keyId") or "",
-        hashes=tuple(
-            KeyHash(
-                sha256=entry["sha256"],
-                key_id=entry.get("keyId") or "",
-                not_before=_time(entry.get("notBefore"), absent=0.0),
-                expires_at=_time(entry.get("expiresAt"), absent=math.inf),
-            )
-            for entry in status.get("hashes") or ()
-        ),
+        key_id=status.get("keyId") or (hashes[-1].key_id if hashes else ""),
+        hashes=hashes,
         models=None if models is None else frozenset(models),
         expires_at=_time(spec.get("expiresAt"), absent=math.inf),
         # A key that is being deleted is as good as gone, whatever finalizer still holds the object.
@@ -142,12 +153,19 @@ def _key(body: Json) -> KeyRecord:
     )
 
 
+def _hash(entry: Json) -> KeyHash:
+    return KeyHash(
+        sha256=entry["sha256"],
+        key_id=entry.get("keyId") or keys.brought_id(entry["sha256"]),
+        not_before=_time(entry.get("notBefore"), absent=0.0),
+        expires_at=_time(entry.get("expiresAt"), absent=math.inf),
+    )
+
+
 def _model(body: Json) -> ModelRecord:
-    metadata, spec = body["metadata"], body["spec"]
-    model = (body.get("status") or {}).get("model") or {}
-    # A catalog entry's repository stands in the status alone; a spec that was just edited is ahead of it.
-    source = spec["model"].get("huggingFace") or (model if spec["model"].get("catalog") else {})
-    repo = source.get("repo")
+    metadata, spec, status = body["metadata"], body["spec"], body.get("status") or {}
+    model = status.get("model") or {}
+    repo = repo_of(spec, status)
     aliases = tuple(spec.get("aliases") or ())
     names = (metadata["name"], *aliases, *((repo,) if repo else ()))
     length = model.get("contextLength")
@@ -157,6 +175,7 @@ def _model(body: Json) -> ModelRecord:
         names=tuple(dict.fromkeys(names)),
         aliases=aliases,
         repo=repo,
+        shared_with=tuple((spec.get("access") or {}).get("namespaces") or ()),
         context_length=length if isinstance(length, int) and length > 1 else None,
     )
 

@@ -43,7 +43,7 @@ class Rerank:
         if model is None:
             raise errors.model_not_found(call.model)
         if not key.allows(model):
-            raise errors.model_forbidden(call.model)
+            raise errors.model_forbidden(call.model, entry=model.seen_from(key.id.namespace))
         exchange.model = model
         started = time.perf_counter()
         rankings = await exchange.unless_gone(self._scheduler.rank(key, model, call))

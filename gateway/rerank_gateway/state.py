@@ -9,6 +9,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
+from rerank_api.model_names import Rank
 from rerank_gateway.balancer import Replica
 from rerank_gateway.records import (
     Address,
@@ -33,11 +34,11 @@ class KnownKey(NamedTuple):
 
 
 class _Claim(NamedTuple):
-    """A model's claim to a name. Claims sort by strength: how it is named, age, name."""
+    """A model's claim to a name in a namespace. Claims sort by strength: how it is named, age, id."""
 
-    rank: int
+    rank: Rank
     created: float
-    model: str
+    model: ObjectId
 
 
 class State:
@@ -48,7 +49,7 @@ class State:
         self._objects: dict[Kind, dict[ObjectId, Record]] = {kind: {} for kind in Kind}
         self._keys: dict[str, tuple[KnownKey, ...]] = {}
         self._names: dict[ObjectId, tuple[_Claim, ...]] = {}
-        self._models: dict[str, dict[str, ModelRecord]] = {}
+        self._models: dict[str, dict[ObjectId, ModelRecord]] = {}
         self._slices: dict[ObjectId, dict[str, SliceRecord]] = {}
         self._replicas: dict[ObjectId, dict[Address, Replica]] = {}
         self._ready: dict[ObjectId, tuple[Replica, ...]] = {}
@@ -60,16 +61,20 @@ class State:
         return self._keys.get(sha256, ())
 
     def resolve(self, namespace: str, name: str) -> ModelRecord | None:
-        """The model that `name` means in `namespace`: metadata.name, then aliases, then repository id.
+        """The model that `name` means in `namespace`: `rerank_api.model_names` has the order.
 
-        Among equals the oldest wins, then the first by name, so a newcomer never takes over a name.
+        Among equals the oldest wins, then the first by namespace and name: no newcomer takes over a name.
         """
         claims = self._names.get(ObjectId(namespace, name))
-        return self._models[namespace][claims[0].model] if claims else None
+        if not claims:
+            return None
+        model = claims[0].model
+        return self._models[model.namespace][model]
 
     def models(self, namespace: str) -> list[ModelRecord]:
-        """The namespace's models by name."""
-        return [model for _, model in sorted(self._models.get(namespace, {}).items())]
+        """The models that keys of the namespace may call: its own by name, then those shared with it."""
+        found = self._models.get(namespace, {}).values()
+        return sorted(found, key=lambda model: (model.id.namespace != namespace, model.id))
 
     def replicas(self, model: ObjectId) -> tuple[Replica, ...]:
         """The ready replicas of a model."""
@@ -151,22 +156,22 @@ class State:
             self._keys[entry.sha256] = tuple(sorted(rivals, key=lambda k: (k.key.created, k.key.id)))
 
     def _drop_model(self, model: ModelRecord) -> None:
-        namespace = model.id.namespace
-        for name in model.names:
-            claims = self._names.get(ObjectId(namespace, name), ())
-            rest = tuple(claim for claim in claims if claim.model != model.id.name)
-            _set_or_drop(self._names, ObjectId(namespace, name), rest)
-        siblings = self._models[namespace]
-        del siblings[model.id.name]
-        _set_or_drop(self._models, namespace, siblings)
+        for claim in model.claims():
+            place = ObjectId(claim.namespace, claim.name)
+            rest = tuple(other for other in self._names.get(place, ()) if other.model != model.id)
+            _set_or_drop(self._names, place, rest)
+        for namespace in {model.id.namespace, *model.shared_with}:
+            siblings = self._models[namespace]
+            del siblings[model.id]
+            _set_or_drop(self._models, namespace, siblings)
 
     def _add_model(self, model: ModelRecord) -> None:
-        namespace = model.id.namespace
-        self._models.setdefault(namespace, {})[model.id.name] = model
-        for name in model.names:
-            claim = _Claim(_rank(model, name), model.created, model.id.name)
-            claims = (*self._names.get(ObjectId(namespace, name), ()), claim)
-            self._names[ObjectId(namespace, name)] = tuple(sorted(claims))
+        for namespace in {model.id.namespace, *model.shared_with}:
+            self._models.setdefault(namespace, {})[model.id] = model
+        for claim in model.claims():
+            place = ObjectId(claim.namespace, claim.name)
+            claims = (*self._names.get(place, ()), _Claim(claim.rank, model.created, model.id))
+            self._names[place] = tuple(sorted(claims))
 
     def _drop_slice(self, record: SliceRecord) -> None:
         slices = self._slices[_model_of(record)]
@@ -187,12 +192,6 @@ class State:
         for address, replica in known.items():
             if address not in replicas:
                 self._removed(replica)
-
-
-def _rank(model: ModelRecord, name: str) -> int:
-    if name == model.id.name:
-        return 0
-    return 1 if name in model.aliases else 2
 
 
 def _model_of(record: SliceRecord) -> ObjectId:

@@ -232,12 +232,12 @@ class ScoreAnswer(BaseModel):
 class Model(BaseModel):
     """A model that the key may call."""
 
-    id: str
+    id: Annotated[str, Field(description="The name to ask for; NAMESPACE/NAME for a shared model.")]
     object: Literal["model"]
     created: int
     owned_by: Annotated[str, Field(description="The namespace.")]
     root: Annotated[str | None, Field(description="The repository id.")]
-    aliases: list[str]
+    aliases: Annotated[list[str], Field(description="Other names that lead to it.")]
     ready: Annotated[bool, Field(description="Whether a replica is ready now.")]
     category: Literal["reranker"]
     max_model_len: Annotated[int | None, Field(description="Tokens of query and document together.")]

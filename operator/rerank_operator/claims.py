@@ -40,7 +40,7 @@ class Claims(Generic[Name]):
             self._filled = True
 
     def note(self, owner: ObjectId, names: Mapping[Name, Strength]) -> set[ObjectId]:
-        """`owner` claims these names now, and no others. Returns whose standing may have changed by that."""
+        """`owner` claims these names now, and no others. Returns for whom that changed who has a name."""
         before = self._claimed.pop(owner, {})
         if names:
             self._claimed[owner] = names
@@ -49,20 +49,25 @@ class Claims(Generic[Name]):
             if before.get(name) == names.get(name):
                 continue
             claimants = self._claimants.setdefault(name, {})
+            had = _strongest(claimants)
             claimants.pop(owner, None)
-            concerned |= claimants.keys()
             if name in names:
                 claimants[owner] = names[name]
+            if owner in {had, _strongest(claimants)}:
+                concerned |= claimants.keys()
             if not claimants:
                 del self._claimants[name]
-        return concerned
+        return concerned - {owner}
 
     def lost(self, owner: ObjectId) -> dict[Name, ObjectId]:
         """The names that `owner` claims and somebody else has, with who that is."""
         found: dict[Name, ObjectId] = {}
         for name in self._claimed.get(owner, ()):
-            claimants = self._claimants[name]
-            winner = min(claimants, key=claimants.__getitem__)
-            if winner != owner:
+            winner = _strongest(self._claimants[name])
+            if winner is not None and winner != owner:
                 found[name] = winner
         return found
+
+
+def _strongest(claimants: Mapping[ObjectId, Strength]) -> ObjectId | None:
+    return min(claimants, key=claimants.__getitem__, default=None)

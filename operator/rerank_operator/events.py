@@ -48,7 +48,9 @@ def notices(old: Iterable[Condition], changed: Iterable[Condition]) -> list[Noti
 
 def _notice(condition: Condition, *, was_ready: bool) -> Notice | None:
     if condition.status == "True":
-        return None if condition.type == "Serving" else Notice("Normal", condition.type, condition.message)
+        if condition.type in {"Serving", "NamesResolved"}:
+            return None
+        return Notice("Normal", condition.type, condition.message)
     if condition.status == "False" and condition.reason not in CALM:
         return Notice("Warning", condition.reason, condition.message)
     if condition.reason == "Downloading":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from rerank_api import names
+from rerank_api import keys, names
 from rerank_api.api_key import OVERLAP_SECONDS, APIKey, APIKeyStatus, KeyHash
 from rerank_api.conditions import Verdict, merge
 from rerank_api.keys import MintedKey
@@ -20,7 +20,6 @@ Cause = Literal["First", "Raised", "Renamed", "Lost"]
 # A gateway whose clock is behind ours must take a new key at once. Nobody could have known it earlier.
 CLOCK_SKEW: Final = timedelta(minutes=1)
 MAX_HASHES: Final = 8  # status.hashes, maxItems
-_ID_DIGITS: Final = 12
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -165,7 +164,7 @@ def _brought(key: APIKey) -> APIKeyStatus:
     assert key.spec.hashes is not None  # noqa: S101  # narrows
     hashes = [
         KeyHash(
-            key_id=own.sha256[:_ID_DIGITS],
+            key_id=keys.brought_id(own.sha256),
             sha256=own.sha256,
             not_before=own.not_before or since,
             expires_at=own.expires_at,
@@ -270,8 +269,8 @@ def handed_out(secret: str) -> str:
 def _taken(key: APIKey, hashes: Iterable[KeyHash], taken: Collection[str]) -> str:
     lost = [known.key_id for known in hashes if known.sha256 in taken]
     return (
-        f"an older APIKey lists the same key ({', '.join(lost)}), and it counts as that one's alone: remove it"
-        f" from either, or delete the older APIKey to have it count as {key.metadata.name}'s"
+        f"an older APIKey lists the same key ({', '.join(lost)}), and it counts as that one's alone: remove"
+        f" it from either, or delete the older APIKey to have it count as that of {key.metadata.name}"
     )
 
 

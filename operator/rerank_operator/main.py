@@ -14,7 +14,7 @@ import kopf
 import structlog
 
 from rerank_api import names
-from rerank_operator import backend_master, builtin_catalog, cluster, config, handlers, workers
+from rerank_operator import backend_master, builtin_catalog, cluster, config, handlers, name_claims, workers
 from rerank_operator.catalog import BuiltIn, CatalogModels, Users
 from rerank_operator.claims import Claims
 from rerank_operator.events import Recorder
@@ -127,6 +127,8 @@ async def _lead(
         entries=CatalogModels(api)
         if settings.catalog_models
         else BuiltIn({entry["metadata"]["name"]: entry for entry in entries}),
+        claims=Claims(name_claims.known_names(api, settings.watch_namespaces)),
+        wake=lambda namespace, name: queue.add((MODEL, namespace, name)),
         backend_master=master,
     )
     keys = KeyReconciler(

@@ -1,5 +1,6 @@
 """One look at one ModelDeployment: observe, decide, act, report. Called by the workers of `main`."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -11,13 +12,15 @@ from rerank_api import backend_token
 from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.effective import Effective, effective
 from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
-from rerank_operator import catalog, cluster, remote_code, status
+from rerank_operator import catalog, cluster, name_claims, remote_code, status
 from rerank_operator.builders import config_map, deployment, metadata, service
 from rerank_operator.builders.source import Source, source_of
 from rerank_operator.catalog import Users
+from rerank_operator.claims import Claims, ObjectId, Strength
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder, notices
 from rerank_operator.model_metrics import ModelMetrics
+from rerank_operator.name_claims import Place
 from rerank_operator.observe import Observed, Reports, commit_of, observe
 from rerank_operator.plan import Plan, plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
@@ -59,6 +62,8 @@ class ModelReconciler:
     users: Users
     entries: catalog.Entries
     metrics: ModelMetrics
+    claims: Claims[Place]
+    wake: Callable[[str, str], None]
     backend_master: bytes = field(repr=False)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
@@ -67,11 +72,13 @@ class ModelReconciler:
         Raises:
             cluster.ApiError: the look could not be finished; try again.
         """
+        await self.claims.fill()
         live = await self.api.get(cluster.MODEL_DEPLOYMENT, namespace, name)
         if live is None or "deletionTimestamp" in live["metadata"]:
             self.reports.forget(namespace, name)
             self.users.note((namespace, name), None)
             self.metrics.forget(namespace, name)
+            self._claim((namespace, name), {})
             return None  # the owner references see to the children
         try:
             model = ModelDeployment.parse(live)
@@ -87,7 +94,10 @@ class ModelReconciler:
             else await self._advance(model, observed, wanted)
         )
         wanted_status = status.model_status(
-            situation, gateway_url=self.settings.gateway_url, now=datetime.now(UTC)
+            situation,
+            gateway_url=self.settings.gateway_url,
+            now=datetime.now(UTC),
+            besides=[await self._names(live)],
         )
         await self._report(model, live, wanted_status)
         self.metrics.note(
@@ -98,6 +108,19 @@ class ModelReconciler:
             ready=wanted_status.ready_replicas,
         )
         return _next_look(situation, observed)
+
+    async def _names(self, live: cluster.Object) -> Verdict:
+        """Whether the model's names lead to it; wakes the models that its claims concern."""
+        owner = name_claims.owner(live)
+        self._claim(owner, name_claims.strengths(live))
+        for winner in set(self.claims.lost(owner).values()):
+            if await self.api.get(cluster.MODEL_DEPLOYMENT, *winner) is None:  # its end went unseen
+                self._claim(winner, {})
+        return name_claims.verdict(live, self.claims.lost(owner))
+
+    def _claim(self, owner: ObjectId, names: Mapping[Place, Strength]) -> None:
+        for other in self.claims.note(owner, names):
+            self.wake(*other)
 
     async def _resolve(self, model: ModelDeployment) -> _Wanted | Obstacle:
         """What the fields of the model, its catalog entry and the installation's policy come to."""

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from rerank_api import names
-from rerank_api.conditions import Condition, merge
+from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.model_deployment import (
     CaseStatus,
     DownloadStatus,
@@ -16,6 +15,7 @@ from rerank_api.model_deployment import (
     ModelStatus,
     ScoringStatus,
 )
+from rerank_api.names import MODEL_LABEL
 from rerank_operator import phase
 from rerank_operator.compare import satisfied
 from rerank_operator.conditions import verdicts
@@ -30,8 +30,13 @@ _QUERY_LIMIT: Final = 128
 _SCORE_DECIMALS: Final = 4
 
 
-def model_status(situation: Situation, *, gateway_url: str, now: datetime) -> ModelDeploymentStatus:
-    """The whole status. What did not change keeps its value and its time, so that it need not be written."""
+def model_status(
+    situation: Situation, *, gateway_url: str, now: datetime, besides: Iterable[Verdict] = ()
+) -> ModelDeploymentStatus:
+    """The whole status. What did not change keeps its value and its time, so that it need not be written.
+
+    `besides` are conditions that no replica has to do with.
+    """
     old = situation.model.status
     download = _download(situation, old.download)
     return ModelDeploymentStatus(
@@ -39,14 +44,14 @@ def model_status(situation: Situation, *, gateway_url: str, now: datetime) -> Mo
         phase=phase.phase(situation),
         conditions=merge(
             old.conditions,
-            verdicts(situation),
+            [*verdicts(situation), *besides],
             generation=situation.model.metadata.generation,
             now=now.replace(microsecond=0),
         ),
         replicas=situation.existing,
         ready_replicas=situation.serving,
         ready=f"{situation.serving}/{situation.wanted}",
-        selector=f"{names.MODEL_LABEL}={situation.model.metadata.name}",
+        selector=f"{MODEL_LABEL}={situation.model.metadata.name}",
         model=_model(situation),
         effective=situation.effective,
         download=download,

@@ -178,7 +178,8 @@ def test_a_raised_version_replaces_the_key_and_the_former_works_for_the_overlap(
 
 def test_a_version_never_goes_back(api: Api, namespace: str) -> None:
     apply_key(api, namespace, version=2)
-    for spec in ({"version": 1}, {}):
+    lower: list[dict[str, Any]] = [{"version": 1}, {}]
+    for spec in lower:
         with pytest.raises(Refused, match=r"spec\.version can only be raised: a key that was replaced"):
             apply_key(api, namespace, **spec)
 

@@ -59,13 +59,9 @@ def secret_removed(cluster: Cluster, release: Release, namespace_of_module: str)
 
 
 @pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
+@pytest.mark.usefixtures("catalog_used", "secret_removed")
 def test_every_permission_was_used(
-    cluster: Cluster,
-    release: Release,
-    tutorial: Tutorial,
-    catalog_used: None,
-    secret_removed: None,
-    account: str,
+    cluster: Cluster, release: Release, tutorial: Tutorial, account: str
 ) -> None:
     grants = grants_of(cluster.api, account, SYSTEM)
     assert grants, f"nothing is bound to {account}"

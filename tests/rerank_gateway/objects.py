@@ -45,6 +45,7 @@ def model(
     created: str = CREATED,
     context_length: int | None = 512,
     catalog: str | None = None,
+    shared_with: Sequence[str] = (),
 ) -> Object:
     """A model of a repository, of a volume (`repo` None), or of the catalog (the status tells `repo`)."""
     source: Object = (
@@ -54,6 +55,7 @@ def model(
     if catalog is not None:
         source = {"catalog": catalog}
         status.setdefault("model", {}).update({"repo": repo} if repo else {})
+    access: Object = {"access": {"namespaces": list(shared_with)}} if shared_with else {}
     return {
         "apiVersion": "rerank.dev/v1alpha1",
         "kind": "ModelDeployment",
@@ -63,7 +65,7 @@ def model(
             "creationTimestamp": created,
             "resourceVersion": "1",
         },
-        "spec": {"model": source, "aliases": list(aliases), "replicas": 1},
+        "spec": {"model": source, "aliases": list(aliases), "replicas": 1, **access},
         "status": status,
     }
 

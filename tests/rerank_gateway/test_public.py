@@ -67,6 +67,18 @@ async def test_a_narrow_key_sees_its_models_only(gateway: Running) -> None:
     assert (await gateway.get("/v1/models", key=None)).status == 401
 
 
+async def test_a_shared_model_is_listed_by_the_name_that_stays_its_own(gateway: Running) -> None:
+    gateway.source.put(
+        objects.model(namespace="team-b", shared_with=["default"], aliases=["best"]),
+        objects.model("theirs", namespace="team-b"),
+    )
+    answer = await gateway.get("/v1/models")
+    own, shared = answer.body["data"]
+    assert (own["id"], own["owned_by"]) == ("minilm", "default")
+    assert (shared["id"], shared["owned_by"], shared["ready"]) == ("team-b/minilm", "team-b", False)
+    assert shared["aliases"] == ["best"], "minilm leads to one's own"
+
+
 async def test_the_description_covers_every_path_and_real_answers(gateway: Running) -> None:
     description = (await gateway.get("/openapi.json", key=None)).body
     assert set(description["paths"]) == {*paths.PATHS, paths.PER_MODEL, "/v1/models", "/models"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rerank_api import keys
+from rerank_api import backend_token, keys
 from rerank_gateway import scheduler
 from rerank_gateway.config import Settings
 from tests.rerank_gateway import objects
@@ -207,6 +207,17 @@ async def test_a_key_of_one_s_own_is_as_good_as_a_made_one(gateway: Running, tex
     assert (await gateway.rerank(key=text)).status == status
 
 
+async def test_keys_of_one_s_own_need_no_status_and_end_with_their_entry(gateway: Running) -> None:
+    one, other = ("one of my own keys, " + "x" * 20, "another of my own keys, " + "x" * 20)
+    key = objects.api_key(MINTED, hashes=[{"sha256": keys.digest(one)}])
+    gateway.source.put(key)
+    assert [(await gateway.rerank(key=text)).status for text in (one, other, MINTED.text)] == [200, 401, 401]
+    past = {"sha256": keys.digest(one), "expiresAt": "2026-01-02T00:00:00Z"}
+    key = objects.api_key(MINTED, hashes=[past, {"sha256": keys.digest(other)}])
+    gateway.source.put({**key, "status": {}})
+    assert [(await gateway.rerank(key=text)).status for text in (one, other, MINTED.text)] == [401, 200, 401]
+
+
 async def test_a_key_that_its_owner_disabled_is_not_taken_over_by_a_copy_of_its_hash(
     gateway: Running,
 ) -> None:
@@ -234,6 +245,30 @@ async def test_a_model_of_another_namespace_is_unknown(empty: Running) -> None:
     empty.source.put(objects.model(namespace="team-b"))
     answer = await empty.rerank()
     assert (answer.status, answer.param) == (404, "model")
+
+
+async def test_a_shared_model_is_asked_with_the_token_of_its_own_namespace(empty: Running) -> None:
+    async with FakeEngine() as engine:
+        empty.source.put(
+            objects.api_key(MINTED),
+            objects.model(namespace="team-b", shared_with=["default"]),
+            *slice_of([engine], namespace="team-b"),
+        )
+        assert (await empty.rerank()).status == 200
+        answer = await empty.rerank(model="team-b/minilm")
+        assert (answer.status, answer.body["model"]) == (200, "minilm")
+        tokens = {dict(seen.headers)["authorization"] for seen in engine.seen}
+    assert tokens == {f"Bearer {backend_token.token(MASTER, 'team-b')}"}
+
+
+async def test_the_models_of_a_key_hold_for_shared_ones_too(empty: Running) -> None:
+    empty.source.put(
+        objects.api_key(MINTED, models=["minilm"]),
+        objects.model(namespace="team-b", shared_with=["default"]),
+    )
+    answer = await empty.rerank()
+    assert answer.status == 403
+    assert 'spec.models would have to list "team-b/minilm"' in answer.body["message"]
 
 
 async def test_each_namespace_has_its_own_backend_token(empty: Running) -> None:

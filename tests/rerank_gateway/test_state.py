@@ -78,6 +78,86 @@ def test_a_name_goes_to_the_next_claim_when_its_model_goes() -> None:
     assert state.resolve("default", "best") is None
 
 
+TEAM_A, TEAM_B = "team-a", "team-b"
+
+
+def shared(name: str = "m", namespace: str = TEAM_A, **more: Any) -> Object:
+    """A model of another namespace that keys of `default` may call."""
+    return objects.model(name, namespace=namespace, shared_with=["default"], **{"repo": "o/r", **more})
+
+
+@pytest.mark.parametrize(
+    ("models", "name", "found"),
+    [
+        ([shared()], "m", "team-a/m"),
+        ([shared()], "team-a/m", "team-a/m"),
+        ([shared()], "o/r", "team-a/m"),
+        ([shared(aliases=["best"])], "best", "team-a/m"),
+        ([objects.model("m", namespace=TEAM_A)], "m", None),
+        ([objects.model("m", namespace=TEAM_A)], "team-a/m", None),
+        ([objects.model("m", namespace=TEAM_A, shared_with=[TEAM_B])], "team-a/m", None),
+        ([objects.model("m", repo=None)], "default/m", "default/m"),
+        # One's own come first, however they are named and however young they are.
+        ([shared("m", created=OLD), objects.model("x", aliases=["m"], created=NEW)], "m", "default/x"),
+        ([shared("x", created=OLD), objects.model("y", repo="o/r", created=NEW)], "o/r", "default/y"),
+        (
+            [shared("m", created=OLD), objects.model("x", repo="team-a/m", created=NEW)],
+            "team-a/m",
+            "default/x",
+        ),
+        ([shared("m"), objects.model("m")], "team-a/m", "team-a/m"),
+        # Among shared ones: name, alias, repository; then age; then namespace.
+        ([shared("x", aliases=["m"], created=OLD), shared("m", TEAM_B, created=NEW)], "m", "team-b/m"),
+        ([shared("m", created=NEW), shared("m", TEAM_B, created=OLD)], "m", "team-b/m"),
+        ([shared("m"), shared("m", TEAM_B)], "m", "team-a/m"),
+        ([shared("m"), shared("m", TEAM_B)], "team-b/m", "team-b/m"),
+        # Nobody takes another's qualified name.
+        ([shared("m", TEAM_B), shared("x", aliases=["team-b/m"], created=OLD)], "team-b/m", "team-b/m"),
+    ],
+)
+def test_how_names_of_shared_models_resolve(models: list[Object], name: str, found: str | None) -> None:
+    for order in (models, models[::-1]):
+        model = state_of(*order).resolve("default", name)
+        assert (model and "/".join(model.id)) == found
+
+
+def test_a_model_that_is_not_shared_any_more_is_gone_for_the_others_alone() -> None:
+    state = state_of(shared())
+    put(state, objects.model("m", namespace=TEAM_A))
+    assert state.resolve("default", "m") is None
+    assert state.models("default") == []
+    assert state.resolve(TEAM_A, "m") is not None
+
+
+def test_shared_models_are_listed_after_one_s_own() -> None:
+    state = state_of(shared("a", TEAM_B), shared("z"), objects.model("m"))
+    assert ["/".join(model.id) for model in state.models("default")] == ["default/m", "team-a/z", "team-b/a"]
+
+
+@pytest.mark.parametrize(
+    ("models", "own", "other"),
+    [
+        (None, True, True),
+        ([], False, False),
+        (["m"], True, False),
+        (["o/r"], True, False),
+        (["default/m"], True, False),
+        (["team-a/m"], False, True),
+        (["m", "team-a/m"], True, True),
+    ],
+)
+def test_a_key_that_lists_models_names_whose_they_are(
+    models: list[str] | None, own: bool, other: bool
+) -> None:
+    limited: dict[str, Any] = {} if models is None else {"models": models}
+    key = records.parse(Kind.API_KEY, objects.api_key(keys.mint(), **limited))
+    assert isinstance(key, records.KeyRecord)
+    for body, allowed in ((objects.model("m", repo="o/r"), own), (shared("m"), other)):
+        model = records.parse(Kind.MODEL, body)
+        assert isinstance(model, records.ModelRecord)
+        assert key.allows(model) is allowed
+
+
 # Endpoints
 
 
@@ -185,10 +265,14 @@ bodies = st.one_of(
         st.sampled_from([OLD, NEW]),
     ),
     st.builds(
-        lambda name, aliases, repo: objects.model(name, aliases=aliases, repo=repo),
+        lambda name, namespace, aliases, repo, shared_with: objects.model(
+            name, namespace=namespace, aliases=aliases, repo=repo, shared_with=shared_with
+        ),
         st.sampled_from("abc"),
-        st.lists(st.sampled_from("abcd"), max_size=3),
-        st.sampled_from(["o/r", "o/s", None]),
+        st.sampled_from(["default", TEAM_A]),
+        st.lists(st.sampled_from([*"abcd", "team-a/a"]), max_size=3),
+        st.sampled_from(["o/r", "o/s", "default/a", None]),
+        st.lists(st.sampled_from(["default", TEAM_A, TEAM_B]), max_size=3, unique=True),
     ),
     st.builds(
         lambda name, of, addresses: objects.endpoint_slice(addresses, name=name, of=of),
@@ -203,8 +287,12 @@ def answers(state: State) -> Any:
     """Everything that the data path could ask."""
     return (
         [[known.key.id for known in state.keys(key.sha256)] for key in MINTED],
-        [state.resolve("default", name) for name in ("a", "b", "c", "d", "o/r", "o/s")],
-        state.models("default"),
+        [
+            state.resolve(namespace, name)
+            for namespace in ("default", TEAM_A, TEAM_B)
+            for name in (*"abcd", "o/r", "o/s", "default/a", "team-a/a", "team-a/b")
+        ],
+        [state.models(namespace) for namespace in ("default", TEAM_A, TEAM_B)],
         [hosts(state, ObjectId("default", name)) for name in "ab"],
     )
 
@@ -213,9 +301,9 @@ def answers(state: State) -> Any:
 @given(st.lists(st.tuples(st.booleans(), bodies), max_size=20))
 def test_any_history_ends_in_the_same_answers_as_its_last_state(events: list[tuple[bool, Object]]) -> None:
     changing = State()
-    alive: dict[tuple[str, str], Object] = {}
+    alive: dict[tuple[str, ObjectId], Object] = {}
     for deleted, body in events:
-        identity = (body["kind"], body["metadata"]["name"])
+        identity = (body["kind"], records.object_id(body))
         if deleted:
             alive.pop(identity, None)
             changing.remove(Kind(body["kind"]), records.object_id(body))

@@ -34,6 +34,14 @@ def test_who_lets_go_wakes_the_others() -> None:
     assert not claims._claimed
 
 
+def test_who_comes_last_wakes_nobody() -> None:
+    claims: Claims[str] = Claims(nothing)
+    claims.note(A, {"x": (1,)})
+    assert claims.note(B, {"x": (2,)}) == set()
+    assert claims.note(C, {"x": (0,)}) == {A, B}
+    assert claims.note(B, {}) == set()
+
+
 def test_the_same_again_concerns_nobody() -> None:
     claims: Claims[str] = Claims(nothing)
     claims.note(A, {"x": (1,)})

@@ -48,7 +48,8 @@ def condition(status: APIKeyStatus, kind: str) -> tuple[str, str]:
 
 def ends(status: APIKeyStatus) -> list[float | None]:
     """When each key ends, in seconds from NOW."""
-    return [known.expires_at and (known.expires_at - NOW).total_seconds() for known in status.hashes]
+    times = [known.expires_at for known in status.hashes]
+    return [None if time is None else (time - NOW).total_seconds() for time in times]
 
 
 FIRST = handed_out(key())

@@ -44,7 +44,8 @@ class Server:
 
     def apply_key(self, name: str = "k", *, namespace: str = "team", created: int = 0, **spec: Any) -> None:
         old = self.keys.get((namespace, name))
-        metadata = old["metadata"] if old else {"name": name, "namespace": namespace, "uid": f"key-{name}"}
+        fresh: Object = {"name": name, "namespace": namespace, "uid": f"key-{name}"}
+        metadata = old["metadata"] if old else fresh
         metadata["creationTimestamp"] = (START + timedelta(seconds=created)).isoformat()
         metadata["generation"] = metadata.get("generation", 0) + 1
         status = old["status"] if old else {}

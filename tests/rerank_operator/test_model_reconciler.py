@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from rerank_operator.catalog import CatalogModels, Users
+from rerank_operator.claims import Claims
 from rerank_operator.cluster import ApiError, Cluster, Object, Resource
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.model_reconciler import UNTOLD_SECONDS, ModelReconciler
+from rerank_operator.name_claims import known_names
 from rerank_operator.observe import Reports
 from rerank_operator.pod_status import Report
 from tests.rerank_operator.samples import COMMIT, report
@@ -150,6 +152,8 @@ def reconciler(
         users=Users(),
         entries=CatalogModels(api),
         metrics=metrics if metrics is not None else ModelMetrics(),
+        claims=Claims(known_names(api, ())),
+        wake=lambda *_: None,
         backend_master=b"m" * 32,
     )
 
