@@ -185,10 +185,10 @@ class InternalApp:
             return
         exchange = Exchange(scope, receive, send, in_flight=self._in_flight, closing=False)
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        status, body, content_type = self._answer(exchange.method, exchange.path, query)
+        status, body, content_type = await self._answer(exchange.method, exchange.path, query)
         await exchange.respond(status, body, headers=self._process, content_type=content_type)
 
-    def _answer(self, method: str, path: str, query: Query) -> tuple[int, bytes, bytes]:
+    async def _answer(self, method: str, path: str, query: Query) -> tuple[int, bytes, bytes]:
         page = self._pages.get(path)
         if method != "GET":
             return 405, b"GET\n", _TEXT
@@ -200,7 +200,7 @@ class InternalApp:
             missing = self._missing()
             return 503 if missing else 200, _lines([*(missing or ["ready"]), *self._old()]), _TEXT
         if path == "/metrics":
-            return 200, self._metrics.text(), CONTENT_TYPE
+            return 200, await self._metrics.text(), CONTENT_TYPE
         return 404, _lines(["/livez", "/readyz", "/metrics", *self._pages]), _TEXT
 
     def _missing(self) -> list[str]:

@@ -109,9 +109,18 @@ class Metrics:
             await asyncio.sleep(_LAG_INTERVAL_SECONDS)
             self.loop_lag.observe(max(0.0, loop.time() - due))
 
-    def text(self) -> bytes:
-        """The exposition format."""
-        return generate_latest(self.registry)
+    async def text(self) -> bytes:
+        """The exposition format. Written down in a thread: for a thousand keys that takes 50 ms."""
+        collected = _Collected(list(self.registry.collect()))
+        return await asyncio.to_thread(generate_latest, collected)
+
+
+class _Collected(Collector):
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
 
 
 class _WatchAges(Collector):
@@ -156,5 +165,5 @@ class _KeyUsages(Collector):
         for used in self._usage.told_apart():
             for model, counts in used.models.items():
                 add((*used.key.id, used.key.key_id, model), counts)
-        add(("", "", "other", ""), self._usage.others())
+        add(("", "", "other", ""), self._usage.others)
         return list(families)

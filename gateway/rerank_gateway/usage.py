@@ -7,7 +7,7 @@ tokens that the answer's own `usage` says; refused is what got a 429.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,8 +16,8 @@ import orjson
 from rerank_api.api_key import LISTED_MODELS, OTHER_MODELS
 from rerank_gateway.records import KeyRecord, ModelRecord
 
-# Of one answer, in counts by model: some 500 KB. The rest follows when it is asked for.
-PAGE_ROWS: Final = 2000
+# Of one answer, in counts by model: some milliseconds. The rest follows when it is asked for.
+PAGE_ROWS: Final = 500
 # A deleted key's counts are kept so long: a list that lacked the key by mistake resets nothing.
 KEPT_SECONDS: Final = 600.0
 
@@ -32,12 +32,6 @@ class Counts:
     documents: int = 0
     tokens: int = 0
     rejected: int = 0
-
-    def add(self, other: "Counts") -> None:
-        self.requests += other.requests
-        self.documents += other.documents
-        self.tokens += other.tokens
-        self.rejected += other.rejected
 
 
 @dataclass(slots=True)
@@ -71,7 +65,8 @@ class Usage:
         self._settled = asyncio.Event()
         # The one that changed last at the end.
         self._keys: OrderedDict[_Identity, KeyUsage] = OrderedDict()
-        self._dropped = Counts()
+        # All keys without metrics of their own, deleted ones included.
+        self.others = Counts()
 
     def record(
         self,
@@ -94,12 +89,13 @@ class Usage:
         self._version += 1
         found.key, found.version, found.last_used, found.missing_since = key, self._version, now, None
         if status == 200 and model is not None:
-            counts = _of_model(found, model)
-            counts.requests += 1
-            counts.documents += documents
-            counts.tokens += tokens
+            for counts in self._counts(found, model):
+                counts.requests += 1
+                counts.documents += documents
+                counts.tokens += tokens
         elif status == 429:
-            _of_model(found, model).rejected += 1
+            for counts in self._counts(found, model):
+                counts.rejected += 1
 
     def page(self, query: Mapping[str, str], phase: str) -> bytes:
         """The answer to `GET /usage`, as JSON.
@@ -153,19 +149,21 @@ class Usage:
                 usage.missing_since = now
             elif now - usage.missing_since >= KEPT_SECONDS:
                 del self._keys[identity]
-                if usage.told_apart:
-                    self._left_to_tell_apart += 1
-                else:
-                    self._dropped.add(_total(usage.models.values()))
+                self._left_to_tell_apart += usage.told_apart
 
     def told_apart(self) -> Iterator[KeyUsage]:
         """The keys that have metrics of their own."""
         return (usage for usage in self._keys.values() if usage.told_apart)
 
-    def others(self) -> Counts:
-        """All other keys together, deleted ones included: it never goes down."""
-        rest = (_total(usage.models.values()) for usage in self._keys.values() if not usage.told_apart)
-        return _total((self._dropped, *rest))
+    def _counts(self, usage: KeyUsage, model: ModelRecord | None) -> tuple[Counts, ...]:
+        """What a request of a key counts in."""
+        name = OTHER_MODELS if model is None else model.seen_from(usage.key.id.namespace)
+        if name not in usage.models and len(usage.models) >= LISTED_MODELS:
+            name = OTHER_MODELS
+        counts = usage.models.get(name)
+        if counts is None:
+            counts = usage.models[name] = Counts()
+        return (counts,) if usage.told_apart else (counts, self.others)
 
     def _save(self, version: int) -> None:
         self._saved = max(self._saved, version)
@@ -180,20 +178,6 @@ class Usage:
             found.append(usage)
         found.reverse()
         return found
-
-
-def _of_model(usage: KeyUsage, model: ModelRecord | None) -> Counts:
-    name = OTHER_MODELS if model is None else model.seen_from(usage.key.id.namespace)
-    if name not in usage.models and len(usage.models) >= LISTED_MODELS:
-        name = OTHER_MODELS
-    return usage.models.setdefault(name, Counts())
-
-
-def _total(counts: Iterable[Counts]) -> Counts:
-    total = Counts()
-    for part in counts:
-        total.add(part)
-    return total
 
 
 def _as_json(usage: KeyUsage) -> dict[str, Any]:

@@ -74,11 +74,10 @@ class Collector:
         leaving = {ip for ip, process in self._process_at.items() if self.ledger.is_leaving(process)}
         asked = sorted(addresses | leaving)
         answers = await asyncio.gather(*map(self._ask, asked))
-        self._process_at = {ip: process for ip, process in zip(asked, answers, strict=True) if process}
-        self.ledger.end_round(
-            set(self._process_at.values()), time.monotonic(), complete=bool(asked) and all(answers)
-        )
-        self.metrics.gateways.set(len(self._process_at))
+        self._process_at = {ip: process for ip, process in self._process_at.items() if ip in asked}
+        answered = {process for process in answers if process is not None}
+        self.ledger.end_round(answered, time.monotonic(), complete=bool(asked) and None not in answers)
+        self.metrics.gateways.set(len(answered))
 
     async def _ask(self, ip: str) -> str | None:
         """Take in all that is new at an address. Returns the process there, None when it did not tell all."""
@@ -91,7 +90,7 @@ class Collector:
             report = None if data is None else usage_report.parse(data)
             if report is None:
                 return None
-            process = report.process
+            process = self._process_at[ip] = report.process
             self.ledger.hear(report, time.monotonic())
             if not report.more:
                 return process
@@ -134,7 +133,7 @@ class Collector:
         """Whether there was anything to write."""
         old = APIKey.parse(live).status
         known = old.usage.gateways if old.usage else ()
-        gone = {gateway.id for gateway in known if self.ledger.is_gone(gateway.id, time.monotonic())}
+        gone = {gateway.id for gateway in known if self.ledger.is_gone(gateway.id)}
         new = old.model_copy(
             update={
                 "usage": usage.fold(old.usage, {name: report.rows for name, report in reports.items()}, gone),

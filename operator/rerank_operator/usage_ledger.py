@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 
 from rerank_operator.usage_report import KeyRef, KeyReport, Report
 
-# A process that was not heard of for so long, while every address of every gateway answered without a
-# break, is gone: taken for gone too early, it would be added once more when it comes back.
+# A process that was not heard of for so long and in so many rounds, while every address of every gateway
+# answered without a break, is gone: taken for gone too early, it would be added once more when it comes back.
 GONE_SECONDS: Final = 300.0
+GONE_ROUNDS: Final = 10
 
 
 class Position(NamedTuple):
@@ -24,10 +25,20 @@ class Position(NamedTuple):
     saved: int
 
 
+class _Moment(NamedTuple):
+    """The number of a round, and a time in it."""
+
+    round: int
+    time: float
+
+
+_START: Final = _Moment(0, 0.0)
+
+
 @dataclass(slots=True)
 class _Process:
     heard: int = 0
-    last: float = 0.0
+    last: _Moment = _START
     phase: str = "serving"
     here: bool = True
 
@@ -40,7 +51,8 @@ class Ledger:
     _processes: dict[str, _Process] = field(default_factory=dict)
     _unsaved: dict[KeyRef, dict[str, KeyReport]] = field(default_factory=dict)
     _not_before: dict[KeyRef, float] = field(default_factory=dict)
-    _complete_since: float | None = None
+    _now: _Moment = _START
+    _complete_since: _Moment | None = None
 
     def __len__(self) -> int:
         """Keys with something unsaved."""
@@ -49,7 +61,8 @@ class Ledger:
     def hear(self, report: Report, now: float) -> None:
         """Take in one answer."""
         process = self._processes.setdefault(report.process, _Process())
-        process.heard, process.last, process.phase, process.here = report.version, now, report.phase, True
+        process.heard, process.phase, process.here = report.version, report.phase, True
+        process.last = _Moment(self._now.round + 1, now)
         for key in report.keys:
             self._unsaved.setdefault(key.key, {})[report.process] = key
 
@@ -57,12 +70,13 @@ class Ledger:
         """Every gateway that could be found was asked. `complete`: they were found, and all answered."""
         for name, process in self._processes.items():
             process.here = name in answered
+        self._now = _Moment(self._now.round + 1, now)
         if not complete:
             self._complete_since = None
         elif self._complete_since is None:
-            self._complete_since = now
+            self._complete_since = self._now
         waited_for = {name for reports in self._unsaved.values() for name in reports}
-        for name in [name for name in self._processes if self.is_gone(name, now) and name not in waited_for]:
+        for name in [name for name in self._processes if self.is_gone(name) and name not in waited_for]:
             del self._processes[name]
         self._not_before = {key: when for key, when in self._not_before.items() if when > now}
 
@@ -72,13 +86,17 @@ class Ledger:
         waits = any(name in reports for reports in self._unsaved.values())
         return Position(process.heard, 0 if waits else process.heard)
 
-    def is_gone(self, name: str, now: float) -> bool:
-        """Whether a process will never report again. One that this operator never heard may be meant."""
+    def is_gone(self, name: str) -> bool:
+        """Whether a process will never report again. One that this operator never heard may be meant.
+
+        What counts is what rounds saw, not the time: an operator that was suspended saw nothing.
+        """
         if self._complete_since is None:
             return False
         process = self._processes.get(name)
         since = self._complete_since if process is None else max(self._complete_since, process.last)
-        return now - since >= GONE_SECONDS
+        silent = self._now.time - since.time
+        return silent >= GONE_SECONDS and self._now.round - since.round >= GONE_ROUNDS
 
     def is_leaving(self, name: str) -> bool:
         """Whether a process that answers is about to go."""

@@ -14,8 +14,8 @@ from pydantic.alias_generators import to_camel
 from rerank_api.api_key import LISTED_MODELS
 from rerank_operator.usage import Counts
 
-# A page of a gateway's answer holds at most 2,000 counts by model (its usage.py).
-SIZE_LIMIT_BYTES: Final = 4 * 1024 * 1024
+# A page of a gateway's answer holds 500 counts by model (its usage.py), each of less than 1 KB.
+SIZE_LIMIT_BYTES: Final = 1024 * 1024
 _LATEST: Final = 253402300799  # the last second of the year 9999: no later time can be written
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -87,7 +87,7 @@ class _Answer(_Part):
     phase: Literal["serving", "draining", "stopped"]
     version: _Count
     more: bool
-    keys: Annotated[list[_Key], Field(max_length=2000)]
+    keys: Annotated[list[_Key], Field(max_length=1000)]
 
 
 def parse(data: bytes) -> Report | None:

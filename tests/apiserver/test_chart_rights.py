@@ -81,6 +81,10 @@ def installed(control_plane: Access, api: Api) -> Access:
     ("user", "verb", "resource", "answer"),
     [
         (OPERATOR, "patch", "modeldeployments.rerank.dev:status", True),
+        (OPERATOR, "patch", "apikeys.rerank.dev:status", True),
+        (OPERATOR, "get", "apikeys.rerank.dev", True),
+        (OPERATOR, "patch", "apikeys.rerank.dev", False),
+        (OPERATOR, "list", "endpointslices.discovery.k8s.io", False),
         (OPERATOR, "create", "secrets", True),
         (OPERATOR, "delete", "secrets", True),
         (OPERATOR, "get", "secrets", False),

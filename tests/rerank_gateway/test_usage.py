@@ -161,14 +161,14 @@ def test_the_first_keys_have_metrics_of_their_own_and_the_rest_never_goes_down()
         use(usage, key(name))
     assert [used.key.id.name for used in usage.told_apart()] == ["first"]
     both = Counts(requests=2, documents=6, tokens=80)
-    assert usage.others() == both
+    assert usage.others == both
     for now in (0.0, KEPT_SECONDS):
         usage.sweep(lambda used: used.id.name == "third", now)
-    assert usage.others() == both
+    assert usage.others == both
     assert list(usage.told_apart()) == []
     use(usage, key("fourth"))  # takes the place that became free
     assert [used.key.id.name for used in usage.told_apart()] == ["fourth"]
-    assert usage.others() == both
+    assert usage.others == both
 
 
 async def test_the_wait_ends_when_the_last_version_is_saved() -> None:

@@ -254,6 +254,8 @@ async def test_a_key_that_is_not_there_any_more_is_passed_over(stage: Stage, nam
     ],
 )
 async def test_a_gateway_that_talks_nonsense_disturbs_no_other(stage: Stage, fault: dict[str, Any]) -> None:
+    stage.first.use("other")
+    await stage.collector.collect()
     stage.first.use(times=2)
     stage.second.use(times=3)
     for name, value in fault.items():
@@ -264,6 +266,7 @@ async def test_a_gateway_that_talks_nonsense_disturbs_no_other(stage: Stage, fau
         setattr(stage.first, name, value)
     await stage.collector.collect(everything=True)
     assert stage.api.requests() == 5
+    assert stage.first.queries[-1]["since"] == "1"  # and need not tell again what it told before
 
 
 async def test_a_stopping_gateway_is_told_when_its_last_is_saved(stage: Stage) -> None:
