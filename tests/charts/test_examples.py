@@ -75,3 +75,17 @@ def test_the_job_is_restricted_and_uses_an_image_of_the_release() -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
     assert spec["containers"][0]["image"] == f"rerank-gateway:{version}"
     compile(spec["containers"][0]["args"][0], "04", "exec")
+
+
+def test_the_notes_make_a_model_and_a_key_that_fit() -> None:
+    """The objects are read as they stand there: without a cluster helm renders no notes."""
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    _, _, rest = notes.partition("<<'END'\n")
+    text, _, _ = rest.partition("\nEND\n")
+    model, key = yaml.safe_load_all(text.replace("{{ $namespace }}", "team"))
+    made = ModelDeployment.model_validate(model)
+    assert (CHART / "files" / "catalog" / f"{made.spec.model.catalog}.yaml").is_file()
+    opened = APIKey.model_validate(key)
+    assert opened.spec.models == [made.metadata.name]
+    for name in (made.metadata.name, opened.metadata.name, opened.secret_name):
+        assert name in notes.partition("\nEND\n")[2], "the next commands name them"
