@@ -1,4 +1,4 @@
-"""What the gateway counts, for Prometheus. Labels are bounded: models, status codes, the first keys' ids."""
+"""What the gateway counts, for Prometheus. Labels are bounded: models, status codes, the first APIKeys."""
 
 import asyncio
 from collections.abc import Callable
@@ -139,9 +139,9 @@ class _WatchAges(Collector):
 
 
 class _KeyUsages(Collector):
-    """A key that has no metrics of its own, and one that was deleted, is counted under key "other"."""
+    """By APIKey, not by the ids of its keys: a new key goes on with the series of the old one."""
 
-    _LABELS: ClassVar = ("namespace", "api_key", "key", "model")
+    _LABELS: ClassVar = ("namespace", "api_key", "model")
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
@@ -150,20 +150,23 @@ class _KeyUsages(Collector):
         families = [
             CounterMetricFamily(f"rerank_gateway_key_{name}", text, labels=self._LABELS)
             for name, text in (
-                ("requests", "Requests that were answered with a ranking, by APIKey, key id and model."),
+                (
+                    "requests",
+                    "Answered requests by APIKey and model; (other): APIKeys not told apart.",
+                ),
                 ("documents", "Documents of those requests."),
                 ("tokens", "Tokens that models read for those requests."),
                 ("rejected", "Requests that were refused for a limit of the key."),
             )
         ]
 
-        def add(labels: tuple[str, str, str, str], counts: Counts) -> None:
+        def add(labels: tuple[str, str, str], counts: Counts) -> None:
             values = (counts.requests, counts.documents, counts.tokens, counts.rejected)
             for family, value in zip(families, values, strict=True):
                 family.add_metric(labels, value)
 
         for used in self._usage.told_apart():
             for model, counts in used.models.items():
-                add((*used.key.id, used.key.key_id, model), counts)
-        add(("", "", "other", ""), self._usage.others)
+                add((*used.key.id, model), counts)
+        add(("", "(other)", ""), self._usage.others)
         return list(families)
