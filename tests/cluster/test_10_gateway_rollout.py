@@ -4,21 +4,30 @@ import json
 
 from tests.cluster.harness.cluster import SYSTEM, Cluster
 from tests.cluster.harness.fixtures import Tutorial
-from tests.cluster.harness.gateway import Gateway, bearer, question
+from tests.cluster.harness.gateway import Gateway, bearer, listing, question
 from tests.cluster.harness.http import JSON_BODY
+from tests.cluster.harness.objects import api_key
 from tests.cluster.harness.stream import SteadyStream
 from tests.cluster.harness.waiting import wait_for
 
 
-def test_a_rolling_update_of_the_gateway_fails_no_request(
+def test_a_rolling_update_of_the_gateway_fails_no_request_and_loses_no_usage(
     cluster: Cluster, gateway: Gateway, tutorial: Tutorial
 ) -> None:
     cluster.wait_ready("minilm", "default")
+    cluster.kubectl.apply(api_key("counted", "default"))
+    key = cluster.wait_key_ready("counted", "default")
+    wait_for(
+        "every replica takes the key",
+        lambda: all(listing(replica, key).status == 200 for replica in gateway.replicas),
+        seconds=10,
+        every=0.1,
+    )
     before = {address.host for address in gateway.replicas}
     stream = SteadyStream(
         gateway.service,
         "/v1/rerank",
-        headers={**bearer(tutorial.key), **JSON_BODY},
+        headers={**bearer(key), **JSON_BODY},
         body=json.dumps(question("minilm")).encode(),
     )
     with stream:
@@ -38,3 +47,17 @@ def test_a_rolling_update_of_the_gateway_fails_no_request(
             "the new replicas answer", lambda: stream.answered >= enough, seconds=60, story=stream.report
         )
     assert not stream.failures, stream.report()
+
+    def counted() -> int:
+        found = cluster.api.get("apikeys", "counted", "default")
+        usage = found["status"].get("usage", {}) if found else {}
+        return int(usage.get("requests", 0))
+
+    # A key is written once a minute.
+    wait_for(
+        f"all {stream.answered} answers are counted, by four gateways",
+        lambda: counted() >= stream.answered,
+        seconds=120,
+        story=cluster.story("default"),
+    )
+    assert counted() == stream.answered
