@@ -42,8 +42,10 @@ class InvalidAnswerError(Exception):
 class Backend(Protocol):
     """The HTTP client of the data path."""
 
-    async def rerank(self, address: Address, body: bytes, token: str | None) -> BackendAnswer:
-        """Post `body` to a replica. Cancelling the call closes its connection, which stops the replica.
+    async def rerank(self, address: Address, body: bytes, token: str | None, names: bytes) -> BackendAnswer:
+        """Post `body` to a replica, with `names` (see `Trace.attempt`) in its head.
+
+        Cancelling the call closes its connection, which stops the replica.
 
         Raises:
             UnreachableError: no answer; trying another replica is sound, a ranking changes nothing.

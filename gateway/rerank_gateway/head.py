@@ -30,7 +30,7 @@ _ONCE: Final = frozenset(
         b"transfer-encoding",
     )
 )
-_READ: Final = _ONCE | {b"expect", b"x-request-id"}
+_READ: Final = _ONCE | {b"expect", b"x-request-id", b"traceparent", b"tracestate"}
 
 
 @dataclass(slots=True)
@@ -47,6 +47,8 @@ class Head:
     content_encoding: bytes = b""
     content_length: int | None = 0
     expects_continue: bool = False
+    traceparent: bytes = b""
+    tracestate: bytes = b""
     problem: ApiError | None = None
 
 
@@ -63,8 +65,10 @@ def read(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Head:
     for name, value in headers:
         size += len(name) + len(value) + _HEADER_OVERHEAD
         if name in _READ:
-            if name in seen and name in _ONCE:
-                repeated = name
+            if name in seen:
+                if name in _ONCE:
+                    repeated = name
+                value = b"%s,%s" % (seen[name], value)  # noqa: PLW2901 - as RFC 9110 §5.3 has it
             seen[name] = value
     request_id = seen.get(b"x-request-id", b"")
     head = Head(
@@ -76,6 +80,8 @@ def read(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Head:
         content_encoding=seen.get(b"content-encoding", b"").strip().lower(),
         content_length=_body_length(seen),
         expects_continue=b"expect" in seen,
+        traceparent=seen.get(b"traceparent", b""),
+        tracestate=seen.get(b"tracestate", b""),
     )
     if size > MAX_HEAD_BYTES:
         head.problem = too_large_head()

@@ -32,13 +32,13 @@ class HttpClient:
     def __init__(self) -> None:
         self._pools: dict[Address, _Pool] = {}
 
-    async def rerank(self, address: Address, body: bytes, token: str | None) -> BackendAnswer:
+    async def rerank(self, address: Address, body: bytes, token: str | None, names: bytes) -> BackendAnswer:
         pool = self._pools.get(address)
         if pool is None:
             pool = self._pools[address] = _Pool(address)
         connection = await pool.take()
         try:
-            answer = await connection.ask(pool.head(len(body), token), body)
+            answer = await connection.ask(pool.head(len(body), token, names), body)
         except UnreachableError as error:
             if error.stale:
                 pool.close_idle()  # they are likely as dead
@@ -71,11 +71,12 @@ class _Pool:
         host = f"[{address.host}]" if ":" in address.host else address.host
         self._head = f"POST {PATH} HTTP/1.1\r\nHost: {host}:{address.port}\r\n".encode("ascii")
 
-    def head(self, length: int, token: str | None) -> bytes:
+    def head(self, length: int, token: str | None, names: bytes) -> bytes:
         authorization = f"Authorization: Bearer {token}\r\n".encode("ascii") if token is not None else b""
-        return b"%s%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
+        return b"%s%s%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
             self._head,
             authorization,
+            names,
             length,
         )
 

@@ -13,6 +13,7 @@ from rerank_gateway.exchange import Exchange
 from rerank_gateway.head import check_json_body
 from rerank_gateway.scheduler import Scheduler
 from rerank_gateway.state import State
+from rerank_gateway.trace import Trace
 
 
 class Rerank:
@@ -45,8 +46,10 @@ class Rerank:
         if not key.allows(model):
             raise errors.model_forbidden(call.model, entry=model.seen_from(key.id.namespace))
         exchange.model = model
+        trace = Trace(exchange.head.traceparent, exchange.head.tracestate)
+        notes["backend_request_id"] = trace.id
         started = time.perf_counter()
-        rankings = await exchange.unless_gone(self._scheduler.rank(key, model, call))
+        rankings = await exchange.unless_gone(self._scheduler.rank(key, model, call, trace))
         notes["ranking_ms"] = round((time.perf_counter() - started) * 1000, 2)
         notes["tokens"] = sum(ranking.tokens for ranking in rankings)
         cut = [ranking.truncated.count for ranking in rankings if ranking.truncated is not None]

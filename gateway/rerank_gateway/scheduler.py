@@ -18,6 +18,7 @@ from rerank_gateway.records import KeyRecord, ModelRecord
 from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
+from rerank_gateway.trace import Trace
 
 _NO_REPLICA_RETRY_SECONDS: Final = 5
 # Of one client request, where it becomes several.
@@ -41,7 +42,7 @@ class Scheduler:
         self._metrics = metrics
         self._rng = random.Random()  # noqa: S311 - breaks ties between replicas
 
-    async def rank(self, key: KeyRecord, model: ModelRecord, call: Call) -> list[Ranking]:  # noqa: ARG002 - keys share in turn when there is a queue
+    async def rank(self, key: KeyRecord, model: ModelRecord, call: Call, trace: Trace) -> list[Ranking]:  # noqa: ARG002 - keys share in turn when there is a queue
         """A ranking for each request of `call`, in their order.
 
         Raises:
@@ -51,19 +52,19 @@ class Scheduler:
         try:
             async with asyncio.timeout(seconds):
                 if len(call.requests) == 1:
-                    return [await self._rank(model, call, 0)]
-                return await self._rank_all(model, call)
+                    return [await self._rank(model, call, 0, trace)]
+                return await self._rank_all(model, call, trace)
         except TimeoutError:
             raise errors.deadline_exceeded(seconds) from None
 
-    async def _rank_all(self, model: ModelRecord, call: Call) -> list[Ranking]:
+    async def _rank_all(self, model: ModelRecord, call: Call, trace: Trace) -> list[Ranking]:
         """All of them or none: the first failure ends the others."""
         rankings: dict[int, Ranking] = {}
         left = iter(range(len(call.requests)))
 
         async def work() -> None:
             for place in left:
-                rankings[place] = await self._rank(model, call, place)
+                rankings[place] = await self._rank(model, call, place, trace)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -73,7 +74,7 @@ class Scheduler:
             raise failures.exceptions[0] from None
         return [rankings[place] for place in range(len(call.requests))]
 
-    async def _rank(self, model: ModelRecord, call: Call, place: int) -> Ranking:
+    async def _rank(self, model: ModelRecord, call: Call, place: int, trace: Trace) -> Ranking:
         request = call.requests[place]
         body = rerank_request.backend_body(request, model)
         replica = self._choose(model)
@@ -84,9 +85,9 @@ class Scheduler:
                 retry_after=_NO_REPLICA_RETRY_SECONDS,
             )
         try:
-            answer = await self._ask(model, replica, body, request.estimated_tokens)
+            answer = await self._ask(model, replica, body, request.estimated_tokens, trace)
         except UnreachableError as first:
-            answer = await self._retry(model, replica, first, body, request.estimated_tokens)
+            answer = await self._retry(model, replica, first, body, request.estimated_tokens, trace=trace)
         if answer.status != 200:
             refusal = rerank_answer.refusal(answer.status, answer.body)
             if refusal.status >= 500:
@@ -99,7 +100,14 @@ class Scheduler:
             raise errors.backend_failed("The model's answer was not a ranking.") from None
 
     async def _retry(
-        self, model: ModelRecord, failed: Replica, error: UnreachableError, body: bytes, tokens: int
+        self,
+        model: ModelRecord,
+        failed: Replica,
+        error: UnreachableError,
+        body: bytes,
+        tokens: int,
+        *,
+        trace: Trace,
     ) -> BackendAnswer:
         """The second and last attempt: a third would let one request that kills replicas kill them all.
 
@@ -115,7 +123,7 @@ class Scheduler:
             raise _not_reached(model)
         self._metrics.retries.labels(*model.id).inc()
         try:
-            return await self._ask(model, other, body, tokens)
+            return await self._ask(model, other, body, tokens, trace)
         except UnreachableError:
             raise _not_reached(model) from None
 
@@ -133,11 +141,13 @@ class Scheduler:
                 return other
         return None
 
-    async def _ask(self, model: ModelRecord, replica: Replica, body: bytes, tokens: int) -> BackendAnswer:
+    async def _ask(
+        self, model: ModelRecord, replica: Replica, body: bytes, tokens: int, trace: Trace
+    ) -> BackendAnswer:
         replica.tokens_in_flight += tokens
         try:
             return await self._backend.rerank(
-                replica.address, body, self._tokens.of_namespace(model.id.namespace)
+                replica.address, body, self._tokens.of_namespace(model.id.namespace), trace.attempt()
             )
         except UnreachableError as error:
             if not error.stale:

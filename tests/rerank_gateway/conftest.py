@@ -1,4 +1,3 @@
-import os
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
@@ -7,11 +6,6 @@ from rerank_api import backend_token
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import MASTER, MINTED, Running, running, slice_of
-
-
-def cases(count: int) -> int:
-    """How many examples a fuzz test tries: `count`, or so many times it as FUZZ says (`make soak`)."""
-    return round(count * float(os.environ.get("FUZZ", "1")))
 
 
 @pytest_asyncio.fixture(loop_scope="session")

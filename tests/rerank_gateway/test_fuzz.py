@@ -1,4 +1,4 @@
-"""Whatever bytes come: no 500, no hang, no second request at a replica. Bounded counts; seeds are kept."""
+"""Whatever bytes come: no 500, no hang, no second request at a replica."""
 
 import asyncio
 import json
@@ -6,10 +6,11 @@ import string
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from rerank_gateway import rerank_answer, rerank_request
+from rerank_gateway.auth import Authenticator
 from rerank_gateway.backend import BackendAnswer
 from rerank_gateway.dialects import paths
 from rerank_gateway.dialects.call import Call, Stamp
@@ -18,10 +19,12 @@ from rerank_gateway.head import read
 from rerank_gateway.records import Kind, ModelRecord, parse
 from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.rerank_request import RerankRequest
+from rerank_gateway.state import State
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.fake_engine import RerankRequest as Strict
-from tests.rerank_gateway.harness import BODY, Running
+from tests.rerank_gateway.fuzzing import fuzz
+from tests.rerank_gateway.harness import BODY, MINTED, ByHand, Running
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 anything = st.recursive(
@@ -75,7 +78,7 @@ def outcome(path: str, body: bytes) -> Call | ApiError:
         return error
 
 
-@settings(max_examples=400, deadline=None)
+@fuzz(400)
 @given(path, fields)
 def test_a_body_is_refused_by_name_or_fits_the_strict_engine(path: str, body: dict[str, Any]) -> None:
     call = outcome(path, json.dumps(body).encode())
@@ -105,7 +108,7 @@ def _ranked(request: RerankRequest) -> Ranking:
     return Ranking([(index, -float(index)) for index in range(count)], count)
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(300)
 @given(path, st.binary(max_size=200))
 def test_bytes_are_a_body_or_a_400(path: str, body: bytes) -> None:
     refused = outcome(path, body)
@@ -118,7 +121,7 @@ REQUEST = RerankRequest("q", ["a", "b", "c"], None, None)
 result = st.fixed_dictionaries({"index": st.integers(-1, 4) | anything, "relevance_score": anything})
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(200)
 @given(
     st.fixed_dictionaries(
         {
@@ -150,7 +153,7 @@ def test_an_answer_is_a_whole_ranking_or_refused(answer: Any) -> None:
     assert ordered == sorted(ordered, reverse=True)
 
 
-@settings(max_examples=200, deadline=None)
+@fuzz(300)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=5)), min_size=2, max_size=20))
 def test_scores_of_pairs_come_back_in_their_order(pairs: list[tuple[str, str]]) -> None:
     body = {"model": "m", "text_1": [first for first, _ in pairs], "text_2": [second for _, second in pairs]}
@@ -206,7 +209,7 @@ def test_a_report_that_cannot_be_is_a_bad_answer(report: bytes) -> None:
         rerank_answer.parse(BackendAnswer(200, RANKED, report), REQUEST)
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(150)
 @given(st.binary(max_size=12) | st.from_regex(rb"[0-4];[0-4](,[0-4])*(;query)?", fullmatch=True))
 def test_any_report_is_told_or_refused(report: bytes) -> None:
     try:
@@ -217,7 +220,7 @@ def test_any_report_is_told_or_refused(report: bytes) -> None:
         assert all(0 <= index < 3 for index in ranking.truncated.documents)
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(400)
 @given(st.integers(400, 599), st.binary(max_size=200) | anything.map(lambda body: json.dumps(body).encode()))
 def test_a_refusal_is_never_a_success(status: int, body: bytes) -> None:
     assert rerank_answer.refusal(status, body).status in (400, 413, 422, 502, 503)
@@ -228,7 +231,7 @@ header_name = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(400)
 @given(st.lists(st.tuples(header_name, st.binary(max_size=30)), max_size=8))
 def test_any_head_is_read(headers: list[tuple[bytes, bytes]]) -> None:
     head = read(b"/v1/rerank", headers)
@@ -239,8 +242,118 @@ def test_any_head_is_read(headers: list[tuple[bytes, bytes]]) -> None:
         assert head.problem is not None
 
 
+KNOWN = ByHand(State())
+KNOWN.put(objects.api_key(MINTED))
+credential = (
+    st.text(max_size=80)
+    | st.from_regex(r"rk_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_?[0-9A-Za-z]{6}", fullmatch=True)
+    | st.builds(
+        lambda at, character: MINTED.text[:at] + character + MINTED.text[at + 1 :],
+        st.integers(0, len(MINTED.text) - 1),
+        st.characters(max_codepoint=255),
+    )
+    | st.builds(lambda at: MINTED.text[:at], st.integers(0, len(MINTED.text)))
+    | st.builds(lambda before, after: before + MINTED.text + after, st.text(max_size=3), st.text(max_size=3))
+)
+
+
+@fuzz(600)
+@given(credential)
+def test_only_the_whole_key_is_accepted(text: str) -> None:
+    authenticator = Authenticator(KNOWN.state, KNOWN, 900)
+    if text == MINTED.text:
+        authenticator.authenticate(text, 1_800_000_000)
+        return
+    with pytest.raises(ApiError) as refused:
+        authenticator.authenticate(text, 1_800_000_000)
+    assert refused.value.status == 401
+
+
+@fuzz(400)
+@given(st.sampled_from(Kind), anything | st.sampled_from([objects.model(), objects.endpoint_slice(["::1"])]))
+def test_any_object_is_a_record_or_refused(kind: Kind, body: Any) -> None:
+    try:
+        parsed = parse(kind, body)
+    except ValueError:
+        return
+    assert parsed.id.name
+
+
+token = st.sampled_from(
+    [
+        *(
+            "POST",
+            "GET",
+            "HEAD",
+            "OPTIONS",
+            "CONNECT",
+            "PRI",
+            " ",
+            "  ",
+            "\t",
+            "\r\n",
+            "\n",
+            "\r",
+            "\0",
+            ":",
+            ": ",
+        ),
+        *("/v1/rerank", "/v1/models", "*", "http://x/", "%2e", "?", "#", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0"),
+        *(
+            "Host: x\r\n",
+            "Content-Length: ",
+            "Transfer-Encoding: chunked\r\n",
+            "Content-Type: application/json\r\n",
+        ),
+        *("Expect: 100-continue\r\n", "Connection: Upgrade\r\nUpgrade: h2c\r\n", "Connection: close\r\n"),
+        *(
+            "0",
+            "5",
+            "-1",
+            "ffff",
+            "99999999999999999999",
+            "5\r\nhello\r\n",
+            "0\r\n\r\n",
+            ";a=b",
+            "{}",
+            "\r\n\r\n",
+        ),
+        *(
+            "POST /v1/rerank HTTP/1.1\r\nHost: x\r\n",
+            f"Authorization: Bearer {MINTED.text}\r\n",
+            "X: y\r\n z\r\n",
+        ),
+    ]
+) | st.text(st.characters(max_codepoint=255), max_size=8)
+
+
 @pytest.mark.asyncio(loop_scope="session")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(token, min_size=1, max_size=20), st.integers(1, 3))
+async def test_any_pieces_of_http_are_answered_or_closed(
+    gateway: Running, engine: FakeEngine, pieces: list[str], writes: int
+) -> None:
+    engine.seen.clear()
+    whole = "".join(pieces).encode("latin-1")
+    size = len(whole) // writes + 1
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    try:
+        for at in range(0, len(whole), size):
+            writer.write(whole[at : at + size])
+            await asyncio.sleep(0)
+        writer.write(b"\r\n\r\n" * 300 + b"\0")  # enough for any length that the pieces could declare
+        answer = await asyncio.wait_for(reader.read(65536), 5)
+    except ConnectionError:
+        answer = b""
+    finally:
+        writer.transport.abort()
+    assert b"HTTP/1.1 500" not in answer
+    assert not answer or answer.startswith(b"HTTP/1.1 ")
+    assert engine.seen == []
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@fuzz(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 400), st.sampled_from(string.printable)), min_size=1, max_size=5))
 async def test_a_damaged_request_hangs_nothing(
     gateway: Running, engine: FakeEngine, damage: list[tuple[int, str]]

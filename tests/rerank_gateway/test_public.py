@@ -13,7 +13,7 @@ from rerank_gateway.config import Settings
 from rerank_gateway.dialects import paths
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
-from tests.rerank_gateway.harness import MINTED, Running, running, slice_of, until
+from tests.rerank_gateway.harness import BODY, MINTED, Running, running, slice_of, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -112,6 +112,34 @@ async def test_a_sane_request_id_is_kept(gateway: Running, sent: str, kept: bool
     answer = await gateway.rerank(headers={"X-Request-Id": sent})
     assert (answer.headers["X-Request-Id"] == sent) == kept
     assert answer.headers["X-Request-Id"]
+
+
+async def test_a_trace_goes_on_to_the_replica(gateway: Running, engine: FakeEngine) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+    await gateway.rerank(headers=headers)
+    first = dict(engine.seen[0].headers)
+    assert first["traceparent"].split("-")[1] == trace
+    assert first["tracestate"] == "vendor=1"
+    answer = await gateway.raw(
+        b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        + f"X-API-Key: {MINTED.text}\r\n".encode()
+        + f"traceparent: {headers['traceparent']}\r\n".encode() * 2
+        + b"Content-Length: %d\r\n\r\n%s" % (len(json.dumps(BODY)), json.dumps(BODY).encode())
+    )
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert "traceparent" not in dict(engine.seen[1].headers)  # two of them are none
+
+
+async def test_the_log_names_the_request_as_the_replica_knows_it(
+    gateway: Running, engine: FakeEngine, capsys: Any
+) -> None:
+    await gateway.rerank(headers={"X-Request-Id": "ours-and-theirs"})
+    logged = capsys.readouterr().out
+    named = dict(engine.seen[0].headers)["x-request-id"]
+    assert named.endswith("-1")
+    assert f"backend_request_id={named.removesuffix('-1')}" in logged
+    assert "ours-and-theirs" in logged
 
 
 async def test_metrics_count_by_model_and_code(gateway: Running) -> None:

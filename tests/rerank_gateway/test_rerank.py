@@ -78,11 +78,14 @@ async def test_equal_scores_keep_the_order_of_the_request(gateway: Running) -> N
 async def test_what_reaches_the_engine_is_rebuilt_from_an_allow_list(
     gateway: Running, engine: FakeEngine, fields: dict[str, Any], sent: dict[str, Any]
 ) -> None:
-    answer = await gateway.rerank(headers={"Cookie": "a=b", "traceparent": "00-1-2-3"}, **fields)
+    answer = await gateway.rerank(
+        headers={"Cookie": "a=b", "traceparent": "00-1-2-3", "X-Request-Id": "mine"}, **fields
+    )
     assert answer.status == 200, answer.body
     assert engine.seen[0].body == {**BODY, **sent}
     names = {name for name, _ in engine.seen[0].headers}
-    assert names == {"host", "authorization", "content-type", "content-length"}
+    assert names == {"host", "authorization", "x-request-id", "content-type", "content-length"}
+    assert "mine" not in str(engine.seen[0])
     assert MINTED.text not in str(engine.seen[0])
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from rerank_api import keys
@@ -21,9 +21,9 @@ from rerank_gateway.errors import ApiError
 from rerank_gateway.reflector import RESOURCES, Cluster
 from rerank_gateway.state import State
 from tests.rerank_gateway import objects
-from tests.rerank_gateway.conftest import cases
 from tests.rerank_gateway.fake_api_server import STATUSES, FakeApiServer, Fault
 from tests.rerank_gateway.fault_proxy import FaultProxy
+from tests.rerank_gateway.fuzzing import fuzz
 from tests.rerank_gateway.harness import until
 
 BOUND: Final = 900.0
@@ -138,9 +138,8 @@ steps = st.lists(
 
 
 # Not shrunk: whatever fails waits for seconds each time.
-@settings(
-    max_examples=cases(60),
-    deadline=None,
+@fuzz(
+    60,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow],
 )
