@@ -31,6 +31,16 @@ class BroughtHash(SpecModel):
     expires_at: AwareDatetime | None = None
 
 
+class KeyLimits(SpecModel):
+    """How much may be asked for with the key, over all gateways together. Absent: as much as one likes."""
+
+    requests_per_minute: Annotated[int | None, Field(ge=1)] = None
+    documents_per_minute: Annotated[int | None, Field(ge=1)] = None
+    tokens_per_minute: Annotated[int | None, Field(ge=1)] = None
+    concurrent_requests: Annotated[int | None, Field(ge=1)] = None
+    documents_per_request: Annotated[int | None, Field(ge=1)] = None
+
+
 class APIKeySpec(SpecModel):
     """The wanted state.
 
@@ -49,6 +59,7 @@ class APIKeySpec(SpecModel):
     models: list[str] | None = None
     expires_at: AwareDatetime | None = None
     disabled: bool = False
+    limits: KeyLimits | None = None
     secret: SecretTarget | None = None
     version: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     overlap_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = None

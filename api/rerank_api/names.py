@@ -18,6 +18,10 @@ HTTP_PORT: Final = 8000
 HTTP_PORT_NAME: Final = "http"
 STATUS_PORT: Final = 8081
 STATUS_PORT_NAME: Final = "status"
+INTERNAL_PORT_NAME: Final = "internal"  # of gateways
+
+# On the Service, and so on its EndpointSlices, by which gateways find one another.
+GATEWAY_PEERS_LABEL: Final = f"{GROUP}/gateway-peers"
 
 API_KEY_SECRET_TYPE: Final = f"{GROUP}/api-key"
 API_KEY_SECRET_FIELD: Final = "key"  # noqa: S105 - a field's name, not a secret

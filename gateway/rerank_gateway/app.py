@@ -171,10 +171,13 @@ class InternalApp:
         metrics: Metrics,
         lifecycle: Lifecycle,
         pages: Mapping[str, Page],
+        *,
+        unasked: Callable[[], list[str]],
     ) -> None:
         self._source = source
         self._auth = auth
         self._metrics = metrics
+        self._unasked = unasked
         self._lifecycle = lifecycle
         self._pages = pages
         self._process = ((b"x-rerank-process", lifecycle.process.encode("ascii")),)
@@ -206,6 +209,7 @@ class InternalApp:
     def _missing(self) -> list[str]:
         draining = ["draining"] if self._lifecycle.draining else []
         unsynced = [f"not listed yet: {name}" for name in self._source.unsynced()]
+        unsynced += [f"not asked yet: {name}" for name in self._unasked()]
         stale = ["no key is accepted: none has been confirmed for too long"] if self._auth.stale(None) else []
         return draining + (unsynced or stale)
 

@@ -28,6 +28,7 @@ class Settings:
     times its body's size of memory.
     `auth_max_staleness_seconds`: how long keys are accepted that the source has not confirmed meanwhile.
     `log_level`: the least severe lines that are logged, one of `LOG_LEVELS`; the access log is "info".
+    `own_namespace`: where to find the other gateways, who share keys' limits; None for a gateway by itself.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Settings:
     metrics_keys: int = 1000
     auth_max_staleness_seconds: float = 900.0
     log_level: str = "info"
+    own_namespace: str | None = None
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -77,6 +79,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             least=_LEAST_STALENESS_SECONDS,
         ),
         log_level=_log_level(environment.get("RERANK_LOG_LEVEL", "")),
+        own_namespace=environment.get("RERANK_NAMESPACE") or None,
     )
     if settings.max_in_flight_bytes < 2 * settings.max_body_bytes:
         raise InvalidSettingsError(

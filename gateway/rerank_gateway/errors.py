@@ -108,6 +108,17 @@ def method_not_allowed(allowed: str) -> ApiError:
     )
 
 
+def rate_limited(message: str, *, retry_after: int, headers: Headers) -> ApiError:
+    """429. `retry_after` in seconds; `headers` say what is left."""
+    return ApiError(
+        429,
+        message,
+        kind="rate_limit_error",
+        code="rate_limit_exceeded",
+        headers=((b"retry-after", b"%d" % retry_after), *headers),
+    )
+
+
 def unavailable(message: str, *, code: str, retry_after: int) -> ApiError:
     """503. `retry_after` in seconds: clients that retry by themselves obey it."""
     return ApiError(

@@ -104,9 +104,9 @@ def _read(path: Path) -> Iterator[tuple[Kind, Record]]:
         raise InvalidFolderError(f"{path}: {error}") from error
     for body in _objects(documents):
         try:
-            kind = Kind(body["kind"])
-        except (KeyError, TypeError, ValueError):
-            known = ", ".join(kind.value for kind in Kind)
+            kind = records.kind_of(body)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            known = ", ".join(kind.value for kind in Kind if kind is not Kind.PEERS)
             raise InvalidFolderError(f"{path}: every object's kind must be one of {known}") from None
         try:
             yield kind, records.parse(kind, body)

@@ -10,15 +10,18 @@ from typing import Final
 import structlog
 import uvicorn
 
-from rerank_gateway import app, load, openapi
+from rerank_gateway import app, load, openapi, peers
+from rerank_gateway.admission import Admission
 from rerank_gateway.app import InternalApp, Lifecycle, Page, PublicApp
 from rerank_gateway.auth import Authenticator
 from rerank_gateway.config import Settings
+from rerank_gateway.consumption import Consumption
 from rerank_gateway.exchange import App
 from rerank_gateway.http_client import HttpClient
 from rerank_gateway.in_flight import InFlight
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.models import Models
+from rerank_gateway.peers import Peers
 from rerank_gateway.protocol import IDLE_SECONDS, Connection
 from rerank_gateway.rerank import Rerank
 from rerank_gateway.scheduler import Scheduler
@@ -53,6 +56,9 @@ class Gateway:
         self._source = source(self.state)
         self._metrics.watch(self._source.ages)
         self._lifecycle = Lifecycle()
+        consumption = Consumption(self._lifecycle.process)
+        self._peer_client = HttpClient()
+        self._peers = Peers(self.state.peers, consumption, self._peer_client, self._metrics)
         self._usage = Usage(self._lifecycle.process, told_apart=settings.metrics_keys)
         self._metrics.of_keys(self._usage)
         self._in_flight = InFlight(settings.max_in_flight_bytes)
@@ -61,7 +67,8 @@ class Gateway:
         self._at_once = asyncio.Event()
         auth = Authenticator(self.state, self._source, settings.auth_max_staleness_seconds)
         scheduler = Scheduler(settings, self.state, self._backend, tokens, self._metrics)
-        rerank = Rerank(settings, self.state, auth, scheduler)
+        admission = Admission(consumption, self._peers)
+        rerank = Rerank(settings, self.state, auth, admission, scheduler)
         routes = app.routes(rerank, Models(self.state, auth), openapi.documentation(version))
         self._public = PublicApp(
             routes,
@@ -74,14 +81,18 @@ class Gateway:
         pages: dict[str, Page] = {
             "/usage": lambda query: self._usage.page(query, self._lifecycle.phase),
             "/load": lambda _: load.page(self._lifecycle.process, self.state),
+            peers.PATH: admission.page,
         }
-        self._internal = InternalApp(self._source, auth, self._metrics, self._lifecycle, pages)
+        self._internal = InternalApp(
+            self._source, auth, self._metrics, self._lifecycle, pages, unasked=self._peers.unasked
+        )
 
     async def run(self, public: socket.socket, internal: socket.socket) -> None:
         """Serve on two listening sockets; return when stopped and every request is answered.
 
         Raises:
-            Exception: the source of objects failed for good, which it never should.
+            Exception: the source of objects, or the exchange with other gateways, failed for good, which
+            neither ever should.
         """
         servers = [
             _server(self._internal, grace_seconds=1),
@@ -90,6 +101,8 @@ class Gateway:
         internal_server, public_server = servers
         source = asyncio.create_task(self._source.run())
         source.add_done_callback(lambda _: self.stop(at_once=True))
+        exchanging = asyncio.create_task(self._peers.run(lambda: not self._source.unsynced()))
+        exchanging.add_done_callback(lambda _: self.stop(at_once=True))
         beside = [
             asyncio.create_task(self._metrics.measure_loop_lag()),
             asyncio.create_task(self._sweep_usage()),
@@ -114,11 +127,13 @@ class Gateway:
             await serving[0]
             for task in beside:
                 task.cancel()
-            if source.done():
-                source.result()
-            source.cancel()
-            await asyncio.wait([source, *beside])
+            for task in (source, exchanging):
+                if task.done():
+                    task.result()
+                task.cancel()
+            await asyncio.wait([source, exchanging, *beside])
             self._backend.close()
+            self._peer_client.close()
         _log.info("stopped")
 
     async def _save_usage(self) -> None:

@@ -1,4 +1,5 @@
-"""The HTTP/1.1 client of the data path: one POST at a time over kept-alive connections, nothing else.
+"""The HTTP/1.1 client of the gateway: a POST to replicas, a GET to other gateways, one at a time over a
+kept-alive connection, nothing else.
 
 Small on purpose. A general client (aiohttp) costs more CPU for each request than everything else that the
 gateway does to it, and does not say whether the connection that broke had been used before, which decides
@@ -27,29 +28,24 @@ _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
 class HttpClient:
-    """A Backend. One pool of connections for each replica, made when it is first asked."""
+    """A Backend, and what `peers.py` asks with. One pool of connections for each address."""
 
     def __init__(self) -> None:
         self._pools: dict[Address, _Pool] = {}
 
     async def rerank(self, address: Address, body: bytes, token: str | None, names: bytes) -> BackendAnswer:
+        pool = self._pool(address)
+        return await pool.ask(pool.post(len(body), token, names), body)
+
+    async def get(self, address: Address, target: str) -> BackendAnswer:
+        pool = self._pool(address)
+        return await pool.ask(pool.get(target), b"")
+
+    def _pool(self, address: Address) -> "_Pool":
         pool = self._pools.get(address)
         if pool is None:
             pool = self._pools[address] = _Pool(address)
-        connection = await pool.take()
-        try:
-            answer = await connection.ask(pool.head(len(body), token, names), body)
-        except UnreachableError as error:
-            if error.stale:
-                pool.close_idle()  # they are likely as dead
-            raise
-        except BaseException:
-            connection.abort()
-            raise
-        pool.give_back(connection)
-        if connection.draining and answer.status == 503:
-            raise UnreachableError("draining", draining=True)
-        return answer
+        return pool
 
     def forget(self, address: Address) -> None:
         pool = self._pools.pop(address, None)
@@ -69,9 +65,13 @@ class _Pool:
         self._idle: list[_Connection] = []
         self._retired = False
         host = f"[{address.host}]" if ":" in address.host else address.host
-        self._head = f"POST {PATH} HTTP/1.1\r\nHost: {host}:{address.port}\r\n".encode("ascii")
+        self._host = f"Host: {host}:{address.port}\r\n"
+        self._head = f"POST {PATH} HTTP/1.1\r\n{self._host}".encode("ascii")
 
-    def head(self, length: int, token: str | None, names: bytes) -> bytes:
+    def get(self, target: str) -> bytes:
+        return f"GET {target} HTTP/1.1\r\n{self._host}\r\n".encode("ascii")
+
+    def post(self, length: int, token: str | None, names: bytes) -> bytes:
         authorization = f"Authorization: Bearer {token}\r\n".encode("ascii") if token is not None else b""
         return b"%s%s%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
             self._head,
@@ -79,6 +79,22 @@ class _Pool:
             names,
             length,
         )
+
+    async def ask(self, head: bytes, body: bytes) -> BackendAnswer:
+        connection = await self.take()
+        try:
+            answer = await connection.ask(head, body)
+        except UnreachableError as error:
+            if error.stale:
+                self.close_idle()  # they are likely as dead
+            raise
+        except BaseException:
+            connection.abort()
+            raise
+        self.give_back(connection)
+        if connection.draining and answer.status == 503:
+            raise UnreachableError("draining", draining=True)
+        return answer
 
     async def take(self) -> "_Connection":
         while self._idle:

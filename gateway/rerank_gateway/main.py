@@ -45,7 +45,7 @@ def serve(
 async def _serve(settings: Settings, config_dir: Path | None, port: int, internal_port: int) -> None:
     def source(state: State) -> Source:
         if config_dir is None:
-            return Cluster(api_server.find(os.environ), settings.namespaces, state)
+            return Cluster(api_server.find(os.environ), settings.namespaces, state, settings.own_namespace)
         folder = Folder(config_dir, state)
         folder.load()
         return folder

@@ -62,6 +62,12 @@ class Metrics:
             ["namespace", "model"],
             registry=self.registry,
         )
+        self.peer_answers = Counter(
+            "rerank_gateway_peer_answers",
+            "How often another gateway was asked for its consumption: heard, silent or malformed.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.loop_lag = Histogram(
             "rerank_gateway_event_loop_lag_seconds",
             "How much later than asked the event loop woke a timer.",

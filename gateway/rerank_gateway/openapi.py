@@ -37,6 +37,8 @@ _ERRORS: Final = {
     404: "The model does not exist.",
     413: "The body is too large.",
     415: "The body is not JSON.",
+    429: "The key is at one of its limits; `Retry-After` says for how long. The headers `x-ratelimit-*` say "
+    "what is left, as they do on every ranking for a key with limits.",
     502: "The model failed.",
     503: "No replica is ready; `Retry-After` says when to ask again.",
     504: "The model did not answer in time.",

@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 
 from rerank_api import keys
 from rerank_api.model_names import Claim, claims, qualified, repo_of
-from rerank_api.names import HTTP_PORT_NAME, MODEL_LABEL
+from rerank_api.names import GATEWAY_PEERS_LABEL, HTTP_PORT_NAME, INTERNAL_PORT_NAME, MODEL_LABEL
+from rerank_gateway.limits import Limits
 
 Json = dict[str, Any]
 
 
 class Kind(Enum):
-    """The three kinds that decide what the gateway does. The value is the kind as written in YAML."""
+    """What decides what the gateway does: three kinds of objects, one of them in two roles."""
 
     API_KEY = "APIKey"
     MODEL = "ModelDeployment"
     SLICE = "EndpointSlice"
+    PEERS = "EndpointSlice of gateways"
 
 
 class ObjectId(NamedTuple):
@@ -54,7 +56,7 @@ class KeyHash:
 class KeyRecord:
     """An APIKey. `models` None: all that its namespace may call. `expires_at`: Unix seconds, or inf.
 
-    `uid` tells it from a later one of the same name; empty in a folder.
+    `uid` tells it from a later one of the same name; empty in a folder. `limits` None: nothing is limited.
     """
 
     id: ObjectId
@@ -65,6 +67,7 @@ class KeyRecord:
     models: frozenset[str] | None
     expires_at: float
     disabled: bool
+    limits: Limits | None = None
 
     def allows(self, model: "ModelRecord") -> bool:
         """Whether the key may call a model that its namespace may call.
@@ -110,7 +113,33 @@ class SliceRecord:
     ready: tuple[Address, ...]
 
 
-Record = KeyRecord | ModelRecord | SliceRecord
+class Peer(NamedTuple):
+    """A gateway's internal port. `serving`: its pod is ready and not about to end."""
+
+    address: Address
+    serving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeersRecord:
+    """An EndpointSlice of the gateways' own Service, those included that are not ready yet."""
+
+    id: ObjectId
+    peers: tuple[Peer, ...]
+
+
+Record = KeyRecord | ModelRecord | SliceRecord | PeersRecord
+
+
+def kind_of(body: Json) -> Kind:
+    """The kind of an object that says it itself.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none that the gateway knows.
+    """
+    kind = Kind(body["kind"])
+    labels = body["metadata"].get("labels") or {}
+    return Kind.PEERS if kind is Kind.SLICE and GATEWAY_PEERS_LABEL in labels else kind
 
 
 def parse(kind: Kind, body: Json) -> Record:
@@ -124,7 +153,7 @@ def parse(kind: Kind, body: Json) -> Record:
             return _key(body)
         if kind is Kind.MODEL:
             return _model(body)
-        return _slice(body)
+        return _slice(body) if kind is Kind.SLICE else _peers(body)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a valid {kind.value}: {error!r}") from error
 
@@ -150,6 +179,7 @@ def _key(body: Json) -> KeyRecord:
         expires_at=_time(spec.get("expiresAt"), absent=math.inf),
         # A key that is being deleted is as good as gone, whatever finalizer still holds the object.
         disabled=bool(spec.get("disabled")) or metadata.get("deletionTimestamp") is not None,
+        limits=Limits.parse(spec.get("limits")),
     )
 
 
@@ -182,15 +212,30 @@ def _model(body: Json) -> ModelRecord:
 
 def _slice(body: Json) -> SliceRecord:
     labels = body["metadata"].get("labels") or {}
-    port = next((p["port"] for p in body.get("ports") or () if p.get("name") == HTTP_PORT_NAME), None)
-    ready: list[Address] = []
+    # Absent `ready` means ready, absent `terminating` means not (discovery.k8s.io/v1).
+    ready = (
+        address
+        for address, conditions in _endpoints(body, HTTP_PORT_NAME)
+        if conditions.get("ready", True) is not False and not conditions.get("terminating")
+    )
+    return SliceRecord(id=object_id(body), model=labels.get(MODEL_LABEL, ""), ready=tuple(ready))
+
+
+def _peers(body: Json) -> PeersRecord:
+    # The Service publishes pods that are not ready, as `ready`: `serving` is what their probe says.
+    peers = (
+        Peer(address, conditions.get("serving", True) is not False and not conditions.get("terminating"))
+        for address, conditions in _endpoints(body, INTERNAL_PORT_NAME)
+    )
+    return PeersRecord(id=object_id(body), peers=tuple(peers))
+
+
+def _endpoints(body: Json, port_name: str) -> Iterator[tuple[Address, Json]]:
+    port = next((p["port"] for p in body.get("ports") or () if p.get("name") == port_name), None)
     if port is not None and body.get("addressType") in ("IPv4", "IPv6"):
         for endpoint in body.get("endpoints") or ():
-            conditions = endpoint.get("conditions") or {}
-            # Absent `ready` means ready, absent `terminating` means not (discovery.k8s.io/v1).
-            if conditions.get("ready", True) is not False and not conditions.get("terminating"):
-                ready += (Address(host, int(port)) for host in endpoint["addresses"])
-    return SliceRecord(id=object_id(body), model=labels.get(MODEL_LABEL, ""), ready=tuple(ready))
+            for host in endpoint["addresses"]:
+                yield Address(host, int(port)), endpoint.get("conditions") or {}
 
 
 def _time(text: str | None, *, absent: float) -> float:

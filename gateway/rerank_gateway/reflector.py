@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 import structlog
 
-from rerank_api.names import GROUP, MANAGED_BY, MANAGED_BY_LABEL, VERSION
+from rerank_api.names import GATEWAY_PEERS_LABEL, GROUP, MANAGED_BY, MANAGED_BY_LABEL, VERSION
 from rerank_gateway import records
 from rerank_gateway.api_server import ApiServer
 from rerank_gateway.records import Json, Kind, Record
@@ -55,6 +55,10 @@ RESOURCES: Final = (
     Resource(Kind.MODEL, f"/apis/{GROUP}/{VERSION}", "modeldeployments"),
     Resource(Kind.SLICE, "/apis/discovery.k8s.io/v1", "endpointslices", f"{MANAGED_BY_LABEL}={MANAGED_BY}"),
 )
+# In the gateway's own namespace.
+PEERS: Final = Resource(
+    Kind.PEERS, "/apis/discovery.k8s.io/v1", "endpointslices", f"{GATEWAY_PEERS_LABEL}=true"
+)
 
 
 class ExpiredError(Exception):
@@ -66,15 +70,18 @@ class RefusedError(Exception):
 
 
 class Cluster:
-    """A Source: the reflectors of every kind in every watched namespace (none named: all)."""
+    """A Source: the reflectors of every kind in every watched namespace (none named: all), and of the other
+    gateways in this one's `own_namespace`, where it has one.
+    """
 
-    def __init__(self, api: ApiServer, namespaces: tuple[str, ...], state: State) -> None:
+    def __init__(
+        self, api: ApiServer, namespaces: tuple[str, ...], state: State, own_namespace: str | None = None
+    ) -> None:
         self._api = api
-        self._reflectors = [
-            Reflector(api, resource, namespace, state)
-            for resource in RESOURCES
-            for namespace in (namespaces or (None,))
-        ]
+        watched = [(resource, namespace) for resource in RESOURCES for namespace in (namespaces or (None,))]
+        if own_namespace is not None:
+            watched.append((PEERS, own_namespace))
+        self._reflectors = [Reflector(api, resource, namespace, state) for resource, namespace in watched]
         self._of_keys = {r.namespace: r for r in self._reflectors if r.kind is Kind.API_KEY}
 
     async def run(self) -> None:
@@ -121,6 +128,8 @@ class Reflector:
     ) -> None:
         scope = f"/namespaces/{namespace}" if namespace else ""
         self.name = f"{resource.plural} in {namespace}" if namespace else resource.plural
+        if resource is PEERS:
+            self.name = "gateways"
         self.kind = resource.kind
         self.namespace = namespace
         self.heard_at: float | None = None

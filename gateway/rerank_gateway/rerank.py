@@ -5,12 +5,14 @@ checked first.
 import time
 
 from rerank_gateway import errors
+from rerank_gateway.admission import Admission, Reservation
 from rerank_gateway.auth import Authenticator
 from rerank_gateway.config import Settings
 from rerank_gateway.dialects import paths
 from rerank_gateway.dialects.call import Stamp
 from rerank_gateway.exchange import Exchange
 from rerank_gateway.head import check_json_body
+from rerank_gateway.records import KeyRecord
 from rerank_gateway.scheduler import Scheduler
 from rerank_gateway.state import State
 from rerank_gateway.trace import Trace
@@ -19,10 +21,18 @@ from rerank_gateway.trace import Trace
 class Rerank:
     """The data path. One instance serves every request of the process."""
 
-    def __init__(self, settings: Settings, state: State, auth: Authenticator, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        auth: Authenticator,
+        admission: Admission,
+        scheduler: Scheduler,
+    ) -> None:
         self._settings = settings
         self._state = state
         self._auth = auth
+        self._admission = admission
         self._scheduler = scheduler
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -32,10 +42,19 @@ class Rerank:
             ApiError: the refusal to send.
             ClientGoneError: nobody is left to answer.
         """
-        notes = exchange.notes
         now = time.time()
         key = exchange.key = self._auth.authenticate(exchange.head.credential, now)
         check_json_body(exchange.head, self._settings.max_body_bytes)
+        if key.limits is None:
+            await self._serve(exchange, key, now, None)
+        else:
+            with await self._admission.enter(key, key.limits) as reservation:
+                await self._serve(exchange, key, now, reservation)
+
+    async def _serve(
+        self, exchange: Exchange, key: KeyRecord, now: float, reservation: Reservation | None
+    ) -> None:
+        notes = exchange.notes
         body = await exchange.read_body(self._settings.max_body_bytes, key.key_id)
         call = paths.parse(exchange.path, body)
         del body  # its texts are in `call`, and the model may take a while
@@ -46,6 +65,9 @@ class Rerank:
         if not key.allows(model):
             raise errors.model_forbidden(call.model, entry=model.seen_from(key.id.namespace))
         exchange.model = model
+        if reservation is not None:
+            tokens = sum(request.estimated_tokens for request in call.requests)
+            await reservation.spend(notes["documents"], tokens, call.field(0, 0).partition("[")[0])
         trace = Trace(exchange.head.traceparent, exchange.head.tracestate)
         notes["backend_request_id"] = trace.id
         started = time.perf_counter()
@@ -56,4 +78,8 @@ class Rerank:
         if cut:
             notes["truncated"] = sum(cut)
         stamp = Stamp(model=model.id.name, request_id=exchange.head.request_id, created=int(now))
-        await exchange.respond(200, call.answer(rankings, stamp))
+        if reservation is None:
+            await exchange.respond(200, call.answer(rankings, stamp))
+        else:
+            reservation.settle(notes["tokens"])
+            await exchange.respond(200, call.answer(rankings, stamp), headers=reservation.headers())

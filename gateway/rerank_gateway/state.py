@@ -18,6 +18,8 @@ from rerank_gateway.records import (
     Kind,
     ModelRecord,
     ObjectId,
+    Peer,
+    PeersRecord,
     Record,
     SliceRecord,
 )
@@ -53,6 +55,7 @@ class State:
         self._slices: dict[ObjectId, dict[str, SliceRecord]] = {}
         self._replicas: dict[ObjectId, dict[Address, Replica]] = {}
         self._ready: dict[ObjectId, tuple[Replica, ...]] = {}
+        self._peers: tuple[Peer, ...] = ()
 
     # Questions of the data path
 
@@ -88,6 +91,10 @@ class State:
     def all_models(self) -> list[ModelRecord]:
         """The models of all namespaces."""
         return [model for models in self._models.values() for model in models.values()]
+
+    def peers(self) -> tuple[Peer, ...]:
+        """The gateways, this one among them."""
+        return self._peers
 
     def count(self, kind: Kind) -> int:
         return len(self._objects[kind])
@@ -142,6 +149,9 @@ class State:
         slices = [record for record in (old, new) if isinstance(record, SliceRecord)]
         for model in dict.fromkeys(_model_of(record) for record in slices):
             self._reconcile_replicas(model)
+        if isinstance(old, PeersRecord) or isinstance(new, PeersRecord):
+            gateways = [r for r in self._objects[Kind.PEERS].values() if isinstance(r, PeersRecord)]
+            self._peers = tuple(dict.fromkeys(peer for record in gateways for peer in record.peers))
 
     def _drop_key(self, key: KeyRecord) -> None:
         for entry in key.hashes:

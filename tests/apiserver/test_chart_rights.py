@@ -139,5 +139,8 @@ def test_with_named_namespaces_the_others_are_out_of_reach(installed: Access) ->
         user = f"system:serviceaccount:{ELSEWHERE}:{account}"
         assert allowed(installed, user, verb, resource, TEAM)
         assert not allowed(installed, user, verb, resource, OTHER)
+    gateway = f"system:serviceaccount:{ELSEWHERE}:rerank-gateway"
+    assert allowed(installed, gateway, "watch", "endpointslices.discovery.k8s.io", ELSEWHERE)  # the others
+    assert not allowed(installed, gateway, "list", "apikeys.rerank.dev", ELSEWHERE)
     operator = f"system:serviceaccount:{ELSEWHERE}:rerank-operator"
     assert allowed(installed, operator, "create", "secrets", ELSEWHERE)  # the backend token

@@ -302,7 +302,17 @@ INVALID_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"spec.models": ["*"]}, "leave spec.models out to allow every model"),
     ({"spec.models": "m"}, "spec.models in body must be of type array"),
     ({"spec.disabled": "yes"}, "spec.disabled in body must be of type boolean"),
-    ({"spec.limits": {"requestsPerMinute": 1}}, 'unknown field "spec.limits"'),
+    ({"spec.limits": {"requestsPerSecond": 1}}, 'unknown field "spec.limits.requestsPerSecond"'),
+    (
+        {"spec.limits": {"requestsPerMinute": 0}},
+        "requestsPerMinute in body should be greater than or equal to 1",
+    ),
+    ({"spec.limits": {"tokensPerMinute": "100k"}}, "tokensPerMinute in body must be of type integer"),
+    ({"spec.limits": {"concurrentRequests": 2.5}}, "concurrentRequests in body must be of type integer"),
+    (
+        {"spec.limits": {"documentsPerRequest": 11, "documentsPerMinute": 10}},
+        "spec.limits.documentsPerRequest must not be larger than spec.limits.documentsPerMinute",
+    ),
     ({"spec.description": "x" * 1001}, "spec.description: Too long"),
     ({"metadata.name": "k" * 64}, "metadata.name must be at most 63"),
 ]
@@ -327,6 +337,9 @@ VALID_KEYS: list[dict[str, Any]] = [
             },
         ]
     },
+    {"spec.limits": {}},
+    {"spec.limits": {"documentsPerRequest": 10, "documentsPerMinute": 10}},
+    {"spec.limits": {"requestsPerMinute": 1, "tokensPerMinute": 10**9, "concurrentRequests": 8}},
 ]
 
 

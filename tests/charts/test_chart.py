@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from manifests.render import CHART, CRD_COPIES, CRDS, INSTALL, NAMESPACE, install_yaml
+from rerank_api.names import GATEWAY_PEERS_LABEL, INTERNAL_PORT_NAME
 from rerank_gateway import config as gateway_config
 from rerank_operator import config as operator_config
 from tests.charts.pod_security import pod_specs, violations
@@ -233,6 +234,22 @@ def test_a_release_may_do_without_cluster_roles(objects: Objects, render: Render
         assert one(confined, "Role", component, "team-a")["rules"] == expected
     assert env(confined, "rerank-operator")["RERANK_CATALOG_MODELS"] == "false"
     assert "RERANK_CATALOG_MODELS" not in env(objects, "rerank-operator")
+
+
+def test_the_gateway_finds_the_others_in_any_case(objects: Objects, render: Render) -> None:
+    for made in (objects, render('watchNamespaces=["team-a"]')):
+        (name,) = [item for item in container(made, "rerank-gateway")["env"] if "valueFrom" in item]
+        assert name == {
+            "name": "RERANK_NAMESPACE",
+            "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+        }
+        peers = one(made, "Service", "rerank-gateway-peers")
+        assert peers["metadata"]["labels"][GATEWAY_PEERS_LABEL] == "true"
+        assert peers["spec"]["publishNotReadyAddresses"] is True
+        (port,) = peers["spec"]["ports"]
+        assert port["name"] == INTERNAL_PORT_NAME
+    (rule,) = one(made, "Role", "rerank-gateway-peers", NAMESPACE)["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["endpointslices"], ["list", "watch"])
 
 
 def test_every_binding_leads_to_a_role_and_an_account(objects: Objects) -> None:

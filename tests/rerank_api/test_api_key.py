@@ -26,5 +26,13 @@ def test_an_expiry_has_a_time_zone() -> None:
 
 
 def test_an_unknown_field_is_refused() -> None:
-    with pytest.raises(ValidationError, match="limits"):
-        key(limits={})
+    with pytest.raises(ValidationError, match="limit"):
+        key(limit={})
+    with pytest.raises(ValidationError, match="requestsPerSecond"):
+        key(limits={"requestsPerSecond": 1})
+
+
+def test_limits_are_above_zero() -> None:
+    assert key(limits={"tokensPerMinute": 1}).spec.limits is not None
+    with pytest.raises(ValidationError, match="tokensPerMinute"):
+        key(limits={"tokensPerMinute": 0})

@@ -56,7 +56,7 @@ class ByHand:
 
     def put(self, *bodies: Object) -> None:
         for body in bodies:
-            kind = Kind(body["kind"])
+            kind = records.kind_of(body)
             self.state.put(kind, records.parse(kind, body))
 
     def clear(self) -> None:
@@ -64,7 +64,7 @@ class ByHand:
             self.state.replace(kind, [])
 
     def remove(self, body: Object) -> None:
-        self.state.remove(Kind(body["kind"]), records.object_id(body))
+        self.state.remove(records.kind_of(body), records.object_id(body))
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings | None = None) -> AsyncIterator[Running]:
+async def running(settings: Settings | None = None, *, synced: bool = True) -> AsyncIterator[Running]:
     """A gateway with the key MINTED and nothing else."""
     sources: list[ByHand] = []
 
     def source(state: State) -> ByHand:
-        sources.append(ByHand(state))
+        sources.append(ByHand(state, synced))
         return sources[0]
 
     gateway = Gateway(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rerank_api import keys
-from rerank_api.names import MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL
+from rerank_api.names import GATEWAY_PEERS_LABEL, MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL
 
 Object = dict[str, Any]
 CREATED = "2026-01-01T00:00:00Z"
@@ -79,6 +79,7 @@ def endpoint_slice(
     namespace: str = "default",
     conditions: Object | None = None,
     port_name: str = "http",
+    labels: Object | None = None,
 ) -> Object:
     ready = {"ready": True, "serving": True, "terminating": False}
     return {
@@ -87,10 +88,23 @@ def endpoint_slice(
         "metadata": {
             "name": name or f"rerank-{of}-x",
             "namespace": namespace,
-            "labels": {MODEL_LABEL: of, MANAGED_BY_LABEL: MANAGED_BY},
+            "labels": labels or {MODEL_LABEL: of, MANAGED_BY_LABEL: MANAGED_BY},
             "resourceVersion": "1",
         },
         "addressType": "IPv4",
         "endpoints": [{"addresses": [a], "conditions": conditions or ready} for a in addresses],
         "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
     }
+
+
+def peers_slice(port: int, *, serving: bool = True, terminating: bool = False) -> Object:
+    """A gateway on loopback as the Service `rerank-gateway-peers` publishes it: ready in any case."""
+    return endpoint_slice(
+        ["127.0.0.1"],
+        port=port,
+        name=f"rerank-gateway-peers-{port}",
+        namespace="rerank-system",
+        conditions={"ready": True, "serving": serving, "terminating": terminating},
+        port_name="internal",
+        labels={GATEWAY_PEERS_LABEL: "true", MANAGED_BY_LABEL: "Helm"},
+    )

@@ -23,6 +23,7 @@ def test_everything_set() -> None:
         "RERANK_MAX_IN_FLIGHT_BYTES": "2048",
         "RERANK_AUTH_MAX_STALENESS_SECONDS": "60",
         "RERANK_LOG_LEVEL": "warning",
+        "RERANK_NAMESPACE": "rerank-system",
     }
     assert config.from_environment(environment) == Settings(
         namespaces=("a", "b"),
@@ -36,6 +37,7 @@ def test_everything_set() -> None:
         metrics_keys=10,
         auth_max_staleness_seconds=60.0,
         log_level="warning",
+        own_namespace="rerank-system",
     )
 
 

@@ -32,7 +32,7 @@ def test_yaml_lists_and_json_are_read(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not: [yaml")
     state = State()
     Folder(tmp_path, state).load()
-    assert [state.count(kind) for kind in Kind] == [1, 1, 1]
+    assert [state.count(kind) for kind in Kind] == [1, 1, 1, 0]
     assert state.replicas(ObjectId("default", "minilm"))[0].address.host == "127.0.0.1"
 
 

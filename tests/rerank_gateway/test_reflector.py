@@ -19,6 +19,7 @@ from tests.rerank_gateway.fault_proxy import FaultProxy
 from tests.rerank_gateway.harness import MINTED, until
 
 KEYS = RESOURCES[0]
+PEERS_PATH = "/apis/discovery.k8s.io/v1/namespaces/own/endpointslices"
 
 
 @pytest.fixture
@@ -228,12 +229,14 @@ async def test_an_object_that_makes_no_sense_is_as_good_as_gone(api: FakeApiServ
         await until(lambda: known(state))
 
 
-async def test_a_cluster_watches_three_kinds_where_it_was_told_to(api: FakeApiServer, tmp_path: Path) -> None:
+async def test_a_cluster_watches_three_kinds_where_it_was_told_to_and_the_gateways(
+    api: FakeApiServer, tmp_path: Path
+) -> None:
     token = tmp_path / "token"
     token.write_text("first\n")
     api.list_faults.extend(["forbidden"] * 2)
-    cluster = Cluster(ApiServer(api.url, token_file=token), ("a", "b"), State())
-    assert len(cluster.unsynced()) == 6
+    cluster = Cluster(ApiServer(api.url, token_file=token), ("a", "b"), State(), "own")
+    assert len(cluster.unsynced()) == 7
     task = asyncio.create_task(cluster.run())
     await until(lambda: not cluster.unsynced())
     cluster._of_keys["a"].heard_at = -math.inf
@@ -243,7 +246,7 @@ async def test_a_cluster_watches_three_kinds_where_it_was_told_to(api: FakeApiSe
         f"{kind} in {namespace}"
         for kind in ("apikeys", "modeldeployments", "endpointslices")
         for namespace in ("a", "b")
-    }
+    } | {"gateways"}
     assert {path for path, _, _ in api.requests} == {
         f"{prefix}/namespaces/{namespace}/{kind}"
         for prefix, kind in (
@@ -252,6 +255,9 @@ async def test_a_cluster_watches_three_kinds_where_it_was_told_to(api: FakeApiSe
             ("/apis/discovery.k8s.io/v1", "endpointslices"),
         )
         for namespace in ("a", "b")
+    } | {PEERS_PATH}
+    assert {query["labelSelector"] for path, query, _ in api.requests if path == PEERS_PATH} == {
+        "rerank.dev/gateway-peers=true"
     }
     selected = {
         path

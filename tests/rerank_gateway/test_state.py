@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rerank_api import keys
 from rerank_gateway import balancer, records
 from rerank_gateway.balancer import Replica
+from rerank_gateway.limits import Limits
 from rerank_gateway.records import Address, Kind, ObjectId
 from rerank_gateway.state import State
 from tests.rerank_gateway import objects
@@ -28,7 +29,7 @@ def state_of(*bodies: Object) -> State:
 
 def put(state: State, *bodies: Object) -> None:
     for body in bodies:
-        kind = Kind(body["kind"])
+        kind = records.kind_of(body)
         state.put(kind, records.parse(kind, body))
 
 
@@ -306,7 +307,7 @@ def test_any_history_ends_in_the_same_answers_as_its_last_state(events: list[tup
         identity = (body["kind"], records.object_id(body))
         if deleted:
             alive.pop(identity, None)
-            changing.remove(Kind(body["kind"]), records.object_id(body))
+            changing.remove(records.kind_of(body), records.object_id(body))
         else:
             alive[identity] = body
             put(changing, body)
@@ -372,3 +373,31 @@ def test_a_replica_set_aside_is_the_last_resort() -> None:
     assert balancer.choose([aside, busy], 9.9, besides=busy, rng=rng) is aside
     assert balancer.choose([aside], 9.9, besides=aside, rng=rng) is None
     assert balancer.choose([], 0.0, rng=rng) is None
+
+
+# Gateways
+
+
+def test_gateways_are_known_from_their_own_slices_alone() -> None:
+    state = state_of(
+        objects.peers_slice(1),
+        objects.peers_slice(2, serving=False),
+        objects.peers_slice(3, terminating=True),
+        objects.endpoint_slice(["10.0.0.1"]),
+    )
+    here = [(peer.address.port, peer.serving) for peer in state.peers()]
+    assert here == [(1, True), (2, False), (3, False)]
+    assert hosts(state) == ["10.0.0.1"]
+    state.remove(Kind.PEERS, records.object_id(objects.peers_slice(1)))
+    state.replace(Kind.SLICE, [])
+    assert [peer.address.port for peer in state.peers()] == [2, 3]
+    state.replace(Kind.PEERS, [])
+    assert state.peers() == ()
+
+
+def test_limits_are_read_with_their_key() -> None:
+    key = records.parse(Kind.API_KEY, objects.api_key(keys.mint(), limits={"requestsPerMinute": 7}))
+    assert isinstance(key, records.KeyRecord)
+    assert key.limits == Limits((7, None, None))
+    with pytest.raises(ValueError, match="requestsPerMinute"):
+        records.parse(Kind.API_KEY, objects.api_key(keys.mint(), limits={"requestsPerMinute": 0}))

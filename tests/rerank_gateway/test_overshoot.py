@@ -1,0 +1,339 @@
+"""Never more than the limit and what was not heard of yet: for any traffic, any delays, joins and departures.
+
+The real admission, counters and exchange of several gateways, over a network and a clock of this file's own.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rerank_gateway.admission import Admission
+from rerank_gateway.backend import BackendAnswer, UnreachableError
+from rerank_gateway.consumption import Consumption
+from rerank_gateway.errors import ApiError
+from rerank_gateway.limits import SLOTS, Limits
+from rerank_gateway.metrics import Metrics
+from rerank_gateway.peers import Peers
+from rerank_gateway.records import Address, KeyRecord, ObjectId, Peer
+from tests.rerank_gateway.harness import until
+from tests.rerank_gateway.virtual_time import VirtualLoop
+
+EPOCH = 1_800_000_000.0
+KEY = KeyRecord(ObjectId("default", "search"), "", 0.0, "k", (), None, float("inf"), disabled=False)
+NAME = "default/search"
+
+
+@dataclass
+class Node:
+    consumption: Consumption
+    peers: Peers
+    admission: Admission
+    task: "asyncio.Task[None]"
+    reachable: bool = True
+    in_flight: int = 0
+
+
+@dataclass
+class Cluster:
+    """Gateways by port. `delay` is one way, in seconds."""
+
+    limits: Limits
+    delay: float = 0.002
+    nodes: dict[int, Node] = field(default_factory=dict)
+    gone: list[Node] = field(default_factory=list)
+    admitted: list[tuple[float, Node, int]] = field(default_factory=list)
+    refused: list[ApiError] = field(default_factory=list)
+
+    def join(self) -> Node:
+        port = 1 + max(self.nodes, default=0) + len(self.gone)
+        consumption = Consumption(f"replica-{port}")
+        peers = Peers(self.listed, consumption, self, Metrics(), clock=self.now)
+        task = asyncio.create_task(peers.run(lambda: True))
+        node = Node(consumption, peers, Admission(consumption, peers, clock=self.now), task)
+        self.nodes[port] = node
+        return node
+
+    async def ready(self, node: Node) -> Node:
+        await until(lambda: not node.peers.unasked())
+        return node
+
+    async def kill(self, port: int) -> None:
+        node = self.nodes.pop(port)
+        self.gone.append(node)
+        node.reachable = False
+        node.task.cancel()
+        await asyncio.wait([node.task])
+
+    def now(self) -> float:
+        return EPOCH + asyncio.get_running_loop().time()
+
+    def listed(self) -> tuple[Peer, ...]:
+        return tuple(Peer(Address("gateway", port), serving=True) for port in self.nodes)
+
+    async def get(self, address: Address, target: str) -> BackendAnswer:
+        await asyncio.sleep(self.delay)
+        node = self.nodes.get(address.port)
+        if node is None or not node.reachable:
+            await asyncio.sleep(60 if node else 0)  # a cut line is silent, a closed port answers
+            raise UnreachableError("refused")
+        body = node.admission.page(dict(parse_qsl(target.partition("?")[2])))
+        await asyncio.sleep(self.delay)
+        return BackendAnswer(200, body)
+
+    def forget(self, address: Address) -> None:
+        pass
+
+    async def request(self, node: Node, documents: int, seconds: float = 0.0) -> bool:
+        """One request, of which the model takes some time. Whether it was admitted."""
+        try:
+            with await node.admission.enter(KEY, self.limits) as reservation:
+                node.in_flight += 1
+                try:
+                    await reservation.spend(documents, documents, "documents")
+                    self.admitted.append((self.now(), node, documents))
+                    self._check(node)
+                    await asyncio.sleep(seconds)
+                finally:
+                    node.in_flight -= 1
+        except ApiError as error:
+            self.refused.append(error)
+            return False
+        return True
+
+    def total(self, *, of: Node | None = None) -> int:
+        """Documents that were really admitted in the last minute."""
+        first = int(self.now()) - SLOTS
+        return sum(n for at, node, n in self.admitted if int(at) > first and of in (None, node))
+
+    def _check(self, node: Node) -> None:
+        """The promise: above a limit is only what the others did and this one could not have heard yet."""
+        others = [other for other in (*self.nodes.values(), *self.gone) if other is not node]
+        documents = places = 0
+        for other in others:
+            name = other.consumption.replica
+            heard = node.consumption.consumed_by(name, NAME, self.now()).documents
+            documents += max(0, self.total(of=other) - heard)
+            places += max(0, other.in_flight - node.consumption.in_flight_at(name, NAME))
+        most = self.limits.per_minute[1]
+        assert most is None or self.total() <= most + documents
+        most = self.limits.concurrent_requests
+        in_flight = node.in_flight + sum(other.in_flight for other in others)
+        assert most is None or in_flight <= most + places
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(scenario)
+
+
+async def started(limits: Limits, count: int, delay: float = 0.002) -> Cluster:
+    cluster = Cluster(limits, delay)
+    for _ in range(count):
+        cluster.join()
+    for node in cluster.nodes.values():
+        await cluster.ready(node)
+    await asyncio.sleep(3)
+    return cluster
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("burst"), st.integers(0, 9), st.integers(1, 30)),
+        st.tuples(st.just("large"), st.integers(0, 9), st.integers(1, 3)),
+        st.tuples(st.just("wait"), st.just(0), st.integers(1, 4000)),
+        st.tuples(st.just("join"), st.just(0), st.just(0)),
+        st.tuples(st.just("kill"), st.integers(0, 9), st.just(0)),
+        st.tuples(st.just("cut"), st.integers(0, 9), st.just(0)),
+        st.tuples(st.just("heal"), st.integers(0, 9), st.just(0)),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+async def change(cluster: Cluster, action: str, port: int, number: int) -> None:
+    if action == "wait":
+        await asyncio.sleep(number / 1000)
+    elif action == "join" and len(cluster.nodes) < 6:
+        await cluster.ready(cluster.join())
+    elif action == "kill" and len(cluster.nodes) > 1:
+        await cluster.kill(port)
+    elif action in ("cut", "heal"):
+        cluster.nodes[port].reachable = action == "heal"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 60),
+    st.one_of(st.none(), st.integers(1, 12)),
+    st.sampled_from([0.0, 0.002, 0.02, 0.1]),
+    STEPS,
+)
+def test_no_schedule_admits_more_than_was_promised(
+    count: int, limit: int, concurrent: int | None, delay: float, steps: list[tuple[str, int, int]]
+) -> None:
+    async def scenario() -> None:
+        cluster = await started(Limits((None, limit, None), concurrent), count, delay)
+        tasks: list[asyncio.Task[bool]] = []
+        for action, which, number in steps:
+            ports = list(cluster.nodes)
+            port = ports[which % len(ports)]
+            if action == "burst":
+                for n in range(number):
+                    node = cluster.nodes[ports[(which + n) % len(ports)]]
+                    request = cluster.request(node, min(limit, 1 + n % 3), n % 5 / 10)
+                    tasks.append(asyncio.create_task(request))
+            elif action == "large":
+                request = cluster.request(cluster.nodes[port], -(-limit // number), 0.5)
+                tasks.append(asyncio.create_task(request))
+            else:
+                await change(cluster, action, port, number)
+        await asyncio.gather(*tasks)
+        for error in cluster.refused:
+            assert error.status == 429
+            assert int(dict(error.headers)[b"retry-after"]) >= 1
+        for node in list(cluster.nodes.values()):
+            assert node.consumption.in_flight(NAME)[0] == 0
+            node.task.cancel()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("limit", [1, 2, 10, 100])
+def test_a_burst_at_once_is_admitted_up_to_the_limit_exactly(count: int, limit: int) -> None:
+    async def scenario() -> None:
+        cluster = await started(Limits((limit, None, None)), count)
+        nodes = list(cluster.nodes.values())
+        requests = [cluster.request(nodes[n % count], 1) for n in range(3 * limit)]
+        answers = Counter(await asyncio.gather(*requests))
+        assert answers[True] == limit
+
+    run(scenario())
+
+
+def test_one_gateway_alone_may_spend_everything() -> None:
+    """Clients that keep one connection are served by one gateway of several."""
+
+    async def scenario() -> None:
+        cluster = await started(Limits((60, None, None)), 3)
+        answers = [await cluster.request(cluster.nodes[1], 1) for _ in range(70)]
+        assert answers == [True] * 60 + [False] * 10
+
+    run(scenario())
+
+
+def test_a_large_request_is_admitted_as_long_as_it_fits() -> None:
+    async def scenario() -> None:
+        cluster = await started(Limits((None, 1000, None)), 3)
+        nodes = list(cluster.nodes.values())
+        assert await cluster.request(nodes[0], 950)
+        assert await cluster.request(nodes[1], 50)
+        assert not await cluster.request(nodes[2], 1)
+
+    run(scenario())
+
+
+def test_of_two_large_requests_at_the_same_time_one_is_admitted() -> None:
+    async def scenario() -> None:
+        cluster = await started(Limits((None, 1000, None)), 3)
+        await asyncio.gather(*(cluster.request(node, 600) for node in cluster.nodes.values()))
+        assert cluster.total() == 600
+
+    run(scenario())
+
+
+def test_whoever_sends_at_the_limit_evenly_is_never_refused() -> None:
+    async def scenario() -> None:
+        cluster = await started(Limits((60, None, None)), 3)
+        nodes = list(cluster.nodes.values())
+        for number in range(180):
+            assert await cluster.request(nodes[number % 3], 1)
+            await asyncio.sleep(1)
+
+    run(scenario())
+
+
+def test_a_client_that_keeps_to_its_concurrency_is_never_refused() -> None:
+    """Its last request ended at one gateway a moment before the next comes to another."""
+
+    async def scenario() -> None:
+        cluster = await started(Limits(concurrent_requests=1), 3)
+        nodes = list(cluster.nodes.values())
+        for number in range(60):
+            assert await cluster.request(nodes[number % 3], 1, 0.03)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("concurrent", [1, 2, 7])
+def test_concurrency_is_held_over_all_gateways(concurrent: int) -> None:
+    async def scenario() -> None:
+        cluster = await started(Limits(concurrent_requests=concurrent), 3)
+        nodes = list(cluster.nodes.values())
+        answers = await asyncio.gather(*(cluster.request(nodes[n % 3], 1, 5) for n in range(30)))
+        assert Counter(answers)[True] == concurrent
+
+    run(scenario())
+
+
+def test_what_a_killed_gateway_consumed_is_remembered_and_its_place_freed() -> None:
+    async def scenario() -> None:
+        cluster = await started(Limits((10, None, None), 2), 3)
+        held = asyncio.create_task(cluster.request(cluster.nodes[1], 1, 600))
+        for _ in range(5):
+            assert await cluster.request(cluster.nodes[1], 1)
+        await asyncio.sleep(2)
+        await cluster.kill(1)
+        newcomer = await cluster.ready(cluster.join())
+        await cluster.kill(2)
+        await cluster.kill(3)
+        requests = await asyncio.gather(*(cluster.request(newcomer, 1, 1) for _ in range(3)))
+        assert Counter(requests)[True] == 2  # both places are free again
+        assert [await cluster.request(newcomer, 1) for _ in range(3)] == [True, True, False]
+        held.cancel()
+
+    run(scenario())
+
+
+def test_gateways_that_do_not_hear_one_another_keep_the_limit_together() -> None:
+    async def scenario() -> None:
+        cluster = await started(Limits((90, None, None)), 3)
+        for node in cluster.nodes.values():
+            node.reachable = False
+        await asyncio.sleep(2)
+        nodes = list(cluster.nodes.values())
+        answers = await asyncio.gather(*(cluster.request(nodes[n % 3], 1) for n in range(300)))
+        assert Counter(answers)[True] == 90
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("times", [3, 30])
+def test_under_constant_pressure_the_limit_is_used_and_hardly_exceeded(times: int) -> None:
+    """What docs/limits.md says of a steady overload, at three gateways."""
+
+    async def scenario() -> None:
+        limit = 300
+        cluster = await started(Limits((None, limit, None)), 3)
+        nodes = list(cluster.nodes.values())
+        most = 0
+        seconds = 120
+        for _ in range(seconds * limit * times // 60 // 3):
+            for node in nodes:
+                task = asyncio.create_task(cluster.request(node, 1, 0.05))
+                task.add_done_callback(lambda done: done.result())
+            most = max(most, cluster.total())
+            await asyncio.sleep(60 * 3 / limit / times)
+        assert most <= limit * 1.02
+        assert len(cluster.admitted) >= 0.97 * limit * seconds / 60
+
+    run(scenario())
