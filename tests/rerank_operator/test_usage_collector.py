@@ -12,8 +12,10 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from rerank_api import backend_token, keys
 from rerank_api.api_key import APIKey
 from rerank_gateway import usage as gateway_usage
+from rerank_gateway.config import Settings
 from rerank_gateway.records import KeyRecord, ModelRecord, ObjectId
 from rerank_operator import bounded, usage_report
 from rerank_operator.cluster import ApiError, Cluster, NotLeaderError, Object, Resource
@@ -21,6 +23,9 @@ from rerank_operator.gateways import Gateways
 from rerank_operator.health import Metrics
 from rerank_operator.usage_collector import Collector
 from rerank_operator.usage_ledger import Ledger
+from tests.rerank_gateway import objects
+from tests.rerank_gateway.fake_engine import FakeEngine
+from tests.rerank_gateway.harness import MASTER, running, slice_of, until
 
 MODEL = ModelRecord(ObjectId("team", "m"), 0, ("m",), (), None, None)
 
@@ -330,3 +335,31 @@ async def test_a_bounded_answer_of_an_ipv6_address() -> None:
     assert await bounded.get(client, "::1", port, "/", limit=4) is None
     await client.close()
     await runner.cleanup()
+
+
+async def test_a_gateway_that_is_stopped_under_load_is_counted_to_its_last_request() -> None:
+    """The real one, its real port, and the collector as it runs."""
+    settings = Settings(drain_seconds=0.3, usage_wait_seconds=30)
+    async with FakeEngine(token=backend_token.token(MASTER, "team")) as engine, running(settings) as gateway:
+        minted = keys.mint()
+        key = objects.api_key(minted, name="k", namespace="team")
+        key["metadata"]["uid"] = "u"
+        gateway.source.put(key, objects.model(namespace="team"), *slice_of([engine], namespace="team"))
+        api = Objects("k")
+        gateways = Gateways("127.0.0.1", int(gateway.internal_url.rsplit(":", 1)[1]))
+        collector = Collector(api, gateways, Metrics(), Ledger(60.0), 0.1)
+        collecting = asyncio.create_task(collector.run())
+        answered = int((await gateway.rerank(key=minted.text)).status == 200)
+        await until(lambda: api.requests() == 1)  # the next write would be a minute later
+        gateway.gateway.stop()
+        while not gateway.gateway._lifecycle.stopped:
+            try:
+                answered += (await gateway.rerank(key=minted.text)).status == 200
+            except aiohttp.ClientError:
+                break  # it does not listen any more
+        await asyncio.wait_for(asyncio.shield(gateway.task), 10)
+        collecting.cancel()
+        await asyncio.wait([collecting])
+        await gateways.close()
+    assert answered > 1
+    assert api.requests() == answered
