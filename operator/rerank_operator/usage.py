@@ -89,6 +89,12 @@ def fold(previous: Usage | None, reports: Mapping[str, Rows], gone: Container[st
     )
 
 
+def left_out(usage: Usage | None, reports: Mapping[str, Rows]) -> set[str]:
+    """The processes for which there was no room: what they counted is not in `usage`."""
+    held = {gateway.id for gateway in usage.gateways} if usage else set()
+    return {process for process, rows in reports.items() if any(map(any, rows.values()))} - held
+
+
 def last_used(previous: datetime | None, reported: Iterable[float], now: datetime) -> datetime | None:
     """The latest of all, in whole seconds. `reported` in Unix seconds; none counts that is after `now`."""
     latest = min(max(reported, default=0.0), now.timestamp())

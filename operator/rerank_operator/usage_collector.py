@@ -108,12 +108,11 @@ class Collector:
         Raises:
             cluster.ApiError: the API server could not be asked.
         """
-        reports = self.ledger.reports(ref)
-        written = False
+        reports, written = self.ledger.reports(ref), False
         live = await self.api.get(cluster.API_KEY, ref.namespace, ref.name)
         if live is not None and live["metadata"]["uid"] == ref.uid:
             try:
-                written = await self._apply(live, reports)
+                reports, written = await self._apply(live, reports)
             except cluster.ApiError as error:
                 if error.conflict:
                     return  # it changed meanwhile: again in the next round
@@ -129,21 +128,25 @@ class Collector:
                 )
         self.ledger.settle(ref, reports, time.monotonic(), written=written)
 
-    async def _apply(self, live: cluster.Object, reports: Mapping[str, KeyReport]) -> bool:
-        """Whether there was anything to write."""
+    async def _apply(
+        self, live: cluster.Object, reports: Mapping[str, KeyReport]
+    ) -> tuple[Mapping[str, KeyReport], bool]:
+        """Those of the reports that the object holds now, and whether that took a write."""
         old = APIKey.parse(live).status
+        rows = {process: report.rows for process, report in reports.items()}
         known = old.usage.gateways if old.usage else ()
         gone = {gateway.id for gateway in known if self.ledger.is_gone(gateway.id)}
         new = old.model_copy(
             update={
-                "usage": usage.fold(old.usage, {name: report.rows for name, report in reports.items()}, gone),
+                "usage": usage.fold(old.usage, rows, gone),
                 "last_used_time": usage.last_used(
                     old.last_used_time, [report.last_used for report in reports.values()], datetime.now(UTC)
                 ),
             }
         )
+        held = {name: reports[name] for name in reports.keys() - usage.left_out(new.usage, rows)}
         if new == old:
-            return False
+            return held, False
         written = status.as_written(new, only=usage.FIELDS)
         await self.api.apply_status(cluster.API_KEY, live, written, field_manager=names.USAGE_FIELD_MANAGER)
-        return True
+        return held, True

@@ -290,6 +290,23 @@ async def test_a_stopping_gateway_is_told_when_its_last_is_saved(stage: Stage) -
     await asyncio.wait_for(waiting, 1)
 
 
+async def test_a_gateway_that_finds_no_room_is_not_told_that_it_may_go(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.first.use()
+    await stage.collector.collect()
+    monkeypatch.setattr("rerank_operator.usage.MAX_GATEWAYS", 1)
+    stage.second.use(times=2)
+    stage.second.phase = "stopped"
+    for _ in range(3):
+        await stage.collector.collect(everything=True)
+    assert (stage.api.requests(), stage.second.usage._saved) == (1, 0)
+    monkeypatch.setattr("rerank_operator.usage.MAX_GATEWAYS", 2)
+    for _ in range(2):
+        await stage.collector.collect(everything=True)
+    assert (stage.api.requests(), stage.second.usage._saved) == (3, 2)
+
+
 async def test_many_pages_are_one_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_usage, "PAGE_ROWS", 3)
     names = [f"k-{number}" for number in range(10)]
