@@ -58,7 +58,7 @@ def test_a_volume_may_not() -> None:
     source = source_of(of, hub_endpoint=None)
     found = refusal(effective(of.spec), source, allowed=LISTED, hub_endpoint=None)
     assert found is not None
-    assert "a volume has no commit" in found.message
+    assert "a volume or an image has no commit" in found.message
 
 
 def test_nothing_is_asked_of_models_without_code() -> None:
