@@ -32,6 +32,8 @@ class EffectiveEngine(StatusModel):
     dtype: Dtype = "auto"
     gpu_memory_utilization: float | None = None
     trust_remote_code: bool = False
+    image: str | None = None
+    extra_args: list[str] = []
 
 
 class EffectiveTruncation(StatusModel):

@@ -16,6 +16,7 @@ VerificationMode = Literal["Required", "Report", "Off"]
 
 # A Kubernetes quantity: the API server keeps `cpu: 2` a number and `cpu: 500m` a string.
 Quantity = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+ExtraArgument = Annotated[str, Field(pattern=r"^--[a-z0-9][a-z0-9-]*(=.*)?$", max_length=512)]
 Tokens = Annotated[int, Field(ge=1, le=1_048_576)]
 
 
@@ -42,12 +43,16 @@ class Engine(SpecModel):
         dtype: type of the numbers that it calculates with.
         gpu_memory_utilization: part of the GPU's memory that vLLM takes, above 0 and at most 1.
         trust_remote_code: run Python code of the repository, where an administrator allows it.
+        image: image of the pods, where an administrator allows it; absent, the installation's.
+        extra_args: further flags for vLLM, each as "--name=value", where an administrator allows them.
     """
 
     max_model_len: Tokens | None = None
     dtype: Dtype | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     trust_remote_code: bool | None = None
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    extra_args: Annotated[list[ExtraArgument], Field(max_length=32)] | None = None
 
 
 class Truncation(SpecModel):

@@ -1,15 +1,16 @@
 """The operator's settings: read once from the environment by `main`, passed on as a value."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-LOG_LEVELS: Final = ("info", "warning", "error")
+from pydantic import ValidationError
 
-_REMOTE_CODE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[0-9a-f]{40}")
+from rerank_operator.policy import Policy
+
+LOG_LEVELS: Final = ("info", "warning", "error")
 
 
 class ConfigError(ValueError):
@@ -20,12 +21,11 @@ class ConfigError(ValueError):
 class Settings:
     """What the operator was installed with. Empty `watch_namespaces` means all namespaces.
 
-    `remote_code` names the repositories that may run code of their own, each as "org/name@commit";
-    `catalog_directory` holds the built-in catalog entries. Without `catalog_models` they are all that there
-    is: CatalogModels belong to no namespace, and an operator that has rights in namespaces only cannot read
-    them. `gateways_host` has an address for each gateway, whose internal port is `gateways_port`; each is
-    asked for usage every `usage_poll_seconds`, and a key's usage is written every `usage_write_seconds` at
-    most. `log_level` is the least severe level that is logged.
+    `policy` is what models may ask for; `catalog_directory` holds the built-in catalog entries. Without
+    `catalog_models` they are all that there is: CatalogModels belong to no namespace, and an operator that
+    has rights in namespaces only cannot read them. `gateways_host` has an address for each gateway, whose
+    internal port is `gateways_port`; each is asked for usage every `usage_poll_seconds`, and a key's usage is
+    written every `usage_write_seconds` at most. `log_level` is the least severe level that is logged.
     """
 
     namespace: str
@@ -39,7 +39,7 @@ class Settings:
     backend_token_file: Path
     backend_token_secret: str
     lease_name: str
-    remote_code: frozenset[str] = frozenset()
+    policy: Policy = field(default_factory=Policy)
     catalog_directory: Path | None = None
     gateways_host: str = "rerank-gateway-peers"
     gateways_port: int = 8081
@@ -69,10 +69,6 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     ):
         if url is not None and not _is_http_url(url):
             raise ConfigError(f"{name} is {url!r}; use an http:// or https:// address")
-    remote_code = {name.strip() for name in environment.get("RERANK_REMOTE_CODE", "").split(",")} - {""}
-    for name in remote_code:
-        if not _REMOTE_CODE.fullmatch(name):
-            raise ConfigError(f"RERANK_REMOTE_CODE has {name!r}; use org/name@commit with 40 hex digits")
     catalog = environment.get("RERANK_CATALOG_DIR", "").strip()
     namespaces = (name.strip() for name in environment.get("RERANK_WATCH_NAMESPACES", "").split(","))
     peers = (
@@ -97,7 +93,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         backend_token_secret=environment.get("RERANK_BACKEND_TOKEN_SECRET", "").strip()
         or "rerank-backend-token",
         lease_name=environment.get("RERANK_LEASE_NAME", "").strip() or "rerank-operator",
-        remote_code=frozenset(remote_code),
+        policy=_policy(environment.get("RERANK_POLICY", "").strip()),
         catalog_directory=Path(catalog) if catalog else None,
         gateways_host=host.strip("[]"),
         gateways_port=int(port),
@@ -125,6 +121,16 @@ def _one_of(environment: Mapping[str, str], name: str, values: tuple[str, ...]) 
     if value not in values:
         raise ConfigError(f"{name} is {value!r}; use {', '.join(values[:-1])} or {values[-1]}")
     return value
+
+
+def _policy(text: str) -> Policy:
+    """`policy` of the chart, as JSON."""
+    try:
+        return Policy.model_validate_json(text) if text else Policy()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(["policy", *map(str, first["loc"])])
+        raise ConfigError(f"RERANK_POLICY is wrong at {where}: {first['msg']}") from None
 
 
 def _is_http_url(url: str) -> bool:

@@ -12,7 +12,7 @@ from rerank_api import backend_token
 from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.effective import Effective, effective
 from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
-from rerank_operator import catalog, cluster, name_claims, remote_code, status
+from rerank_operator import catalog, cluster, name_claims, policy, status
 from rerank_operator.builders import config_map, deployment, metadata, service
 from rerank_operator.builders.source import Source, source_of
 from rerank_operator.catalog import Users
@@ -136,8 +136,13 @@ class ModelReconciler:
             entry=entry,
             remote_code=found.engine.trust_remote_code,
         )
-        refusal = remote_code.refusal(
-            found, source, allowed=self.settings.remote_code, hub_endpoint=self.settings.hub_endpoint
+        refusal = policy.refusal(
+            model,
+            found,
+            source,
+            entry,
+            policy=self.settings.policy,
+            hub_endpoint=self.settings.hub_endpoint,
         )
         return refusal or _Wanted(effective=found, source=source)
 

@@ -140,6 +140,10 @@ def serve(  # noqa: PLR0917 - typer reads options from parameters
     max_tokens_per_document: MaxTokensPerDocument = None,
     max_tokens_per_query: MaxTokensPerQuery = None,
     on_overflow: OverflowOption = OnOverflow.TRUNCATE,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(help="A further flag for vLLM, as --engine-arg=--max-num-seqs=64. May be repeated."),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of /v1/rerank.")] = 8000,
     status_port: StatusPort = 8081,
     verify_interval: Annotated[
@@ -179,6 +183,7 @@ def serve(  # noqa: PLR0917 - typer reads options from parameters
         directory=directory.absolute(),
         name=name or directory.absolute().name,
         options=options,
+        engine_args=tuple(engine_arg or ()),
         verification=wanted,
         port=port,
         status_port=status_port,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rerank_runtime import guard
@@ -45,6 +45,7 @@ def command(
     port: int,
     template_path: Path | None = None,
     tokenizer: Path | None = None,
+    extra: Sequence[str] = (),
 ) -> list[str]:
     """`vllm serve` for a plan. Every value is one `--flag=value` item, so that none can become a flag of its
     own.
@@ -58,6 +59,7 @@ def command(
         port: Port to listen on.
         template_path: Where the caller has written the plan's template, if it has one.
         tokenizer: Directory of the tokenizer, where it is not the model's.
+        extra: Further flags, each one item. They come first: of a flag that is given twice, the last counts.
 
     Raises:
         ValueError: The plan has a template and no file was named for it.
@@ -68,6 +70,7 @@ def command(
         "vllm",
         "serve",
         str(model),
+        *extra,
         f"--served-model-name={name}",
         f"--host={host}",
         f"--port={port}",

@@ -54,6 +54,7 @@ class Settings:
     directory: Path
     name: str
     options: Options = field(default_factory=Options)
+    engine_args: tuple[str, ...] = ()
     verification: verification.Settings = field(default_factory=verification.Settings)
     port: int = engine.PORT
     status_port: int = status_server.PORT
@@ -178,6 +179,7 @@ class Serve:
             port=settings.port,
             template_path=template,
             tokenizer=tokenizer,
+            extra=settings.engine_args,
         )
         log.info("starting %s", " ".join(command))
         environment = engine.environment(

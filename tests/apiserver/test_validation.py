@@ -195,7 +195,10 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ({"spec.scheduling.tolerations": [{"key": "a", "effect": "Never"}]}, "Unsupported value"),
     ({"spec.scoring.method": "Dot"}, 'supported values: "Auto", "CrossEncoder", "Cosine"'),
     ({"spec.autoscaling": {"maxReplicas": 4}}, 'unknown field "spec.autoscaling"'),
-    ({"spec.engine": {"image": "mine"}}, 'unknown field "spec.engine.image"'),
+    ({"spec.engine.image": "no image"}, "spec.engine.image must be the reference of an image"),
+    ({"spec.engine.extraArgs": ["--seed", "1"]}, "an entry of spec.engine.extraArgs must be one flag with"),
+    ({"spec.engine.extraArgs": ["--hf-overrides.x=1"]}, "an entry of spec.engine.extraArgs must be one flag"),
+    ({"spec.engine.extraArgs": ["-O3"]}, "an entry of spec.engine.extraArgs must be one flag with its value"),
     ({"metadata.name": "a.b"}, "metadata.name must be at most 63"),
     ({"metadata.name": "a" * 64}, "metadata.name must be at most 63"),
 ]
@@ -221,6 +224,7 @@ VALID_MODELS: list[dict[str, Any]] = [
     {f"{HUB}.file": "q8/model-?.gguf"},
     {"spec.engine": {"maxModelLen": 4096, "dtype": "auto", "gpuMemoryUtilization": 0.5}},
     {"spec.engine": {"gpuMemoryUtilization": 1}},
+    {"spec.engine": {"image": f"r.example:5000/a/b:1@sha256:{'0' * 64}", "extraArgs": ["--seed=$(X) y"]}},
     {"spec.engine.trustRemoteCode": True, f"{HUB}.revision": "0" * 40},
     {
         "spec.scoring": {

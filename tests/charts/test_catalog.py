@@ -131,4 +131,4 @@ def test_the_policy_reaches_the_operator(render: Render) -> None:
     listed = [f"org/a@{'0' * 40}", f"org/b.c@{'f' * 40}"]
     told = env(render(f"policy.remoteCode={json.dumps(listed)}"), "rerank-operator")
     by_field = {"RERANK_NAMESPACE": "n", "RERANK_POD_NAME": "p"}
-    assert operator_config.from_environment({**told, **by_field}).remote_code == set(listed)
+    assert operator_config.from_environment({**told, **by_field}).policy.remote_code == set(listed)

@@ -12,6 +12,7 @@ from manifests.render import CHART, CRD_COPIES, CRDS, INSTALL, NAMESPACE, instal
 from rerank_api.names import GATEWAY_PEERS_LABEL, INTERNAL_PORT_NAME
 from rerank_gateway import config as gateway_config
 from rerank_operator import config as operator_config
+from rerank_operator.policy import Policy
 from tests.charts.pod_security import pod_specs, violations
 
 Objects = list[dict[str, Any]]
@@ -96,7 +97,13 @@ def test_every_object_has_the_standard_labels(objects: Objects) -> None:
 
 
 def test_namespaced_objects_are_in_the_release_namespace(objects: Objects) -> None:
-    cluster_wide = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    cluster_wide = {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    }
     namespaces = {item["metadata"].get("namespace") for item in objects if item["kind"] not in cluster_wide}
     assert namespaces == {NAMESPACE}
 
@@ -322,7 +329,7 @@ def test_the_operator_reads_what_the_chart_tells(render: Render) -> None:
     assert settings.hub_endpoint is None
     assert (settings.gateways_host, settings.gateways_port) == (f"rerank-gateway-peers.{NAMESPACE}", 8081)
     assert (settings.usage_poll_seconds, settings.usage_write_seconds) == (10, 60)
-    assert settings.remote_code == frozenset()
+    assert settings.policy == Policy()
     assert settings.catalog_models is False
     # Nothing is set that the program would silently ignore.
     read = recorded(operator_config.from_environment, {**told, **by_field})

@@ -74,6 +74,13 @@ CASES: dict[str, dict[str, Any]] = {
         "engine": {"trustRemoteCode": True},
         "storage": {"ephemeral": {"sizeLimit": "20Gi"}},
     },
+    "own-image-and-flags": {
+        "model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}},
+        "engine": {
+            "image": "registry.example/team/rerank-runtime:2-cuda",
+            "extraArgs": ["--max-num-seqs=64", "--seed=$(HOME)", "--enable-prefix-caching"],
+        },
+    },
     "pinned-in-the-spec": {"model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}}},
 }
 

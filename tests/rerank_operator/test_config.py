@@ -1,10 +1,12 @@
 """Settings from the environment: complete, or refused with the variable's name."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rerank_operator.config import ConfigError, Settings, from_environment
+from rerank_operator.policy import Policy
 
 COMPLETE = {
     "RERANK_NAMESPACE": "rerank-system",
@@ -46,10 +48,28 @@ def test_the_gateways_are_somewhere_else(peers: str, host: str, port: int) -> No
     assert (found.gateways_host, found.gateways_port, found.usage_poll_seconds) == (host, port, 2.5)
 
 
-def test_reviewed_code_is_a_list() -> None:
-    listed = {f"org/name@{'0' * 40}", f"a.b/c-d_e@{'f' * 40}"}
-    found = from_environment({**COMPLETE, "RERANK_REMOTE_CODE": " ,".join(listed)})
-    assert found.remote_code == listed
+def test_the_policy_is_the_chart_s_value() -> None:
+    assert from_environment(COMPLETE).policy == Policy()
+    listed = [f"org/name@{'0' * 40}", f"a.b/c-d_e@{'f' * 40}"]
+    text = json.dumps({"remoteCode": listed, "images": ["r.example/"], "licenses": None, "maxReplicas": 4})
+    found = from_environment({**COMPLETE, "RERANK_POLICY": text}).policy
+    assert found == Policy(remote_code=frozenset(listed), images=frozenset({"r.example/"}), max_replicas=4)
+
+
+@pytest.mark.parametrize(
+    ("policy", "where"),
+    [
+        ('{"remoteCode": ["org/name"]}', r"policy\.remoteCode"),
+        (f'{{"remoteCode": ["org/name@{"0" * 41}"]}}', r"policy\.remoteCode"),
+        ('{"extraArgs": ["max-num-seqs"]}', r"policy\.extraArgs"),
+        ('{"maxReplicas": "many"}', r"policy\.maxReplicas"),
+        ('{"image": []}', r"policy\.image"),
+        ("images", "policy"),
+    ],
+)
+def test_a_wrong_policy_is_named(policy: str, where: str) -> None:
+    with pytest.raises(ConfigError, match=f"RERANK_POLICY is wrong at {where}"):
+        from_environment({**COMPLETE, "RERANK_POLICY": policy})
 
 
 def test_the_catalog_is_a_directory() -> None:
@@ -93,9 +113,6 @@ def test_a_missing_variable_is_named(name: str) -> None:
         ("RERANK_USAGE_POLL_SECONDS", "often"),
         ("RERANK_USAGE_POLL_SECONDS", "0"),
         ("RERANK_USAGE_WRITE_SECONDS", "nan"),
-        ("RERANK_REMOTE_CODE", "org/name"),
-        ("RERANK_REMOTE_CODE", f"org/name@{'0' * 40},org/other@main"),
-        ("RERANK_REMOTE_CODE", f"org/name@{'0' * 41}"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:

@@ -21,6 +21,7 @@ from rerank_operator.model_reconciler import UNTOLD_SECONDS, ModelReconciler
 from rerank_operator.name_claims import known_names
 from rerank_operator.observe import Reports
 from rerank_operator.pod_status import Report
+from rerank_operator.policy import Policy
 from tests.rerank_operator.samples import COMMIT, report
 from tests.rerank_operator.test_catalog import entry
 
@@ -287,7 +288,7 @@ async def test_code_that_nobody_allowed_is_told() -> None:
     assert f"org/own-code@{COMMIT}" in api.status["message"]
 
     api = Objects(body)
-    settings = replace(SETTINGS, remote_code=frozenset({f"org/own-code@{COMMIT}"}))
+    settings = replace(SETTINGS, policy=Policy(remote_code=frozenset({f"org/own-code@{COMMIT}"})))
     assert await reconciler(api, settings=settings).reconcile("team", "minilm") is None
     assert "--trust-remote-code" in arguments(api)
     assert "--trust-remote-code" in arguments(api, "initContainers")

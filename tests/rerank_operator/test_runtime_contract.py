@@ -11,11 +11,11 @@ import pytest
 import typer
 import yaml
 
-from rerank_operator import causes, pod_status
+from rerank_operator import causes, engine_flags, pod_status
 from rerank_operator.builders.serve_options import VERIFICATION_VARIABLE
-from rerank_runtime import cli, verification
+from rerank_runtime import cli, engine, verification
 from rerank_runtime.failure import Failure, Reason
-from rerank_runtime.options import Method, OnOverflow
+from rerank_runtime.options import Device, Method, OnOverflow
 from rerank_runtime.serve_plan import ServePlan, Truncation
 from rerank_runtime.status import Download, Phase, Source, Status
 from rerank_runtime.verification.cases import Case
@@ -50,7 +50,9 @@ def test_every_argument_is_understood(file: Path) -> None:
             }
         for argument in arguments:
             option, _, value = argument.partition("=")
-            if option.startswith("--"):
+            if option == "--engine-arg":  # the one that may be repeated
+                assert value in given[option], argument
+            elif option.startswith("--"):
                 assert str(given[option]) == (value or "True"), argument
 
 
@@ -65,6 +67,30 @@ def test_the_verification_is_understood(file: Path) -> None:
         assert found.cases == (Case("Wie viel?", "Zwölf $.", 'Ein "Hut".'),)
     else:
         assert (found.mode, found.cases) == (Mode.REQUIRED, ())
+
+
+def test_nobody_may_set_what_the_runtime_sets() -> None:
+    decided = plan(
+        hf_overrides={"a": 1},
+        pooler_config={"b": 2},
+        gpu_memory_utilization=0.5,
+        template="{{ x }}",
+        remote_code=True,
+    )
+    for device in Device:
+        command = engine.command(
+            decided,
+            model=Path("/m"),
+            name="m",
+            device=device,
+            host="::",
+            port=1,
+            template_path=Path("/t"),
+            tokenizer=Path("/k"),
+        )
+        flags = {engine_flags.flag_of(item) for item in command if item.startswith("--")}
+        # On a CPU it has to be, and on a GPU it may be.
+        assert {flag for flag in flags if engine_flags.never(flag) is None} <= {"--enforce-eager"}
 
 
 def plan(**changes: Any) -> ServePlan:

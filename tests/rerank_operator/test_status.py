@@ -381,7 +381,7 @@ def test_what_is_in_effect_stands_in_the_status() -> None:
     found = status.as_written(status.model_status(situation(of=of), gateway_url="http://g", now=NOW))
     assert found["effective"] == {
         "resources": {"gpu": {"count": 1, "resourceName": "nvidia.com/gpu"}, "cpu": "2", "memory": "8Gi"},
-        "engine": {"dtype": "auto", "trustRemoteCode": False},
+        "engine": {"dtype": "auto", "trustRemoteCode": False, "extraArgs": []},
         "scoring": {
             "method": "Auto",
             "instruction": "Find it",

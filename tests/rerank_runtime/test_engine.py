@@ -63,6 +63,15 @@ def test_the_engine_s_command_for_a_language_model() -> None:
     assert engine.command(plan, **told, device=Device.CPU)[-1] == "--kv-cache-memory-bytes=1073741824"
 
 
+def test_further_flags_come_before_the_runtime_s_own() -> None:
+    extra = ["--seed=1", "--dtype=half"]
+    command = engine.command(
+        serve_plan(), model=Path("/m"), name="m", device=Device.CUDA, host="::", port=1, extra=extra
+    )
+    assert command[:6] == ["vllm", "serve", "/m", *extra, "--served-model-name=m"]
+    assert command.index("--dtype=half") < command.index("--dtype=float32")
+
+
 def test_a_template_needs_a_file() -> None:
     with pytest.raises(ValueError, match="no file was named"):
         engine.command(

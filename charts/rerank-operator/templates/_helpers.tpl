@@ -207,3 +207,35 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: rerank-{
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+
+{{/* A list for people: include "rerank.listed" $names. */}}
+{{- define "rerank.listed" -}}
+{{ . | sortAlpha | join ", " | default "none" }}
+{{- end }}
+
+{{/* CEL: whether an image is one of a list, its repository is, or its beginning up to a slash is.
+include "rerank.imageIsListed" (list "variables.image" $images). */}}
+{{- define "rerank.imageIsListed" -}}
+{{- $image := index . 0 -}}
+{{ index . 1 | toJson }}.exists(e, {{ $image }} == e || (e.endsWith('/') && {{ $image }}.startsWith(e)) || (({{ $image }}.startsWith(e + ':') || {{ $image }}.startsWith(e + '@')) && !{{ $image }}.substring(e.size()).contains('/')))
+{{- end }}
+
+{{/* The binding of an admission policy, for the namespaces that are served: include "rerank.policyBinding" (list . NAME). */}}
+{{- define "rerank.policyBinding" -}}
+{{- $root := index . 0 -}}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ index . 1 }}
+  labels: {{- include "rerank.labels" (list $root "operator") | nindent 4 }}
+spec:
+  policyName: {{ index . 1 }}
+  validationActions: [Deny]
+  {{- with $root.Values.watchNamespaces }}
+  matchResources:
+    namespaceSelector:
+      matchExpressions:
+        - {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}
+  {{- end }}
+{{- end }}

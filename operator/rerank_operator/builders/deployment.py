@@ -215,7 +215,8 @@ def _serve(model: ModelDeployment, *, effective: Effective, source: Source, sett
 
 
 def _image(effective: Effective, settings: PodSettings) -> Object:
-    image = settings.image_cuda if effective.resources.gpu.count else settings.image_cpu
+    installed = settings.image_cuda if effective.resources.gpu.count else settings.image_cpu
+    image = effective.engine.image or installed
     return {"image": image, "imagePullPolicy": settings.image_pull_policy}
 
 

@@ -29,7 +29,9 @@ def arguments(effective: Effective) -> list[str]:
         "--on-overflow": overflow,
     }
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    return [*given, "--trust-remote-code"] if engine.trust_remote_code else given
+    if engine.trust_remote_code:
+        given.append("--trust-remote-code")
+    return given + [f"--engine-arg={_literal(argument)}" for argument in engine.extra_args]
 
 
 def environment(effective: Effective) -> list[Object]:
