@@ -127,7 +127,7 @@ def test_explain_reads_well(api: Api) -> None:
     assert "Give exactly one of catalog, huggingFace, persistentVolumeClaim and image." in text
     assert "A repository on the Hugging Face hub" in text
     text = " ".join(kubectl(api.access, "explain", "apikey.spec.models").split())
-    assert "Absent means every model of the namespace; an empty list means none." in text
+    assert "every one that is shared with it; an empty list means none." in text
 
 
 def test_kubectl_scale(api: Api, namespace: str) -> None:
