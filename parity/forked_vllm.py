@@ -48,6 +48,7 @@ def _let_fork() -> None:
     """Let a server fork its engine and worker too."""
     # As in a pod; nothing has used OpenMP yet here.
     vllm_plugin.fork_workers(type(current_platform))
+    vllm_plugin.sleep_between_messages()
     # Asked in a process of its own for the sake of CUDA.
     registry._run_in_subprocess = lambda function: function()  # noqa: SLF001 - vLLM's version is pinned
 

@@ -19,6 +19,7 @@ FAMILIES = ("bert", "qwen3")
 
 @dataclass(frozen=True)
 class Built:
+    python: Path
     chain: Chain
     work: Path
     families: dict[str, dict[str, Any]]
@@ -35,4 +36,4 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     work = tmp_path_factory.mktemp("parity")
     families = {family["name"]: family for family in suite.build(python, work, FAMILIES)}
     with Chain(python, work).running() as chain:
-        yield Built(chain, work, families)
+        yield Built(python, chain, work, families)

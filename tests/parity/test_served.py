@@ -1,10 +1,13 @@
 """One encoder and one template model through the whole chain; `make parity` has every family."""
 
+import json
+import subprocess
+
 import pytest
 
 from parity import __main__ as suite
 from parity import measure, table, wrong
-from parity.serving import Served
+from parity.serving import ROOT, Refusal, Served, pythonpath
 from tests.parity.conftest import FAMILIES, Built
 
 
@@ -32,3 +35,29 @@ def test_a_wrong_template_is_caught_before_ready(built: Built, what: str) -> Non
     # It answered with scores all the while, and they are wrong.
     assert outcome.difference is not None
     assert outcome.difference > 0.1
+
+
+def test_the_plan_gives_the_cache_what_it_needs_and_not_a_block_more(built: Built) -> None:
+    """So a cache that is too small cannot be asked for; with one block less vLLM refuses, and says why."""
+    model = built.model("qwen3")
+    plan = built.chain.plan(model)
+    assert isinstance(plan, dict)
+    config = json.loads((model / "config.json").read_bytes())
+    heads, layers = config["num_key_value_heads"], config["num_hidden_layers"]
+    block = 128 * 2 * layers * heads * config["head_dim"] * 4  # tokens, keys and values, float32
+    less = {"--kv-cache-memory-bytes": str(plan["kv_cache_bytes"] - block)}
+    with built.chain.serving("qwen3", model, changes=less) as refused:
+        assert isinstance(refused, Refusal)
+    assert refused.reason == "KvCacheTooSmall"
+    assert "Set engine.maxModelLen to a shorter length" in refused.message
+
+
+def test_processes_that_sleep_between_messages_miss_none(built: Built) -> None:
+    """Hundreds of messages in both directions, at once and after pauses, all in order."""
+    command = [str(built.python), "-m", "bench.vllm.message_queue", "spinning", "sleeping"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=pythonpath(), check=True, capture_output=True, text=True, timeout=240
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert len(told["sleeping"]["milliseconds"]) == len(told["spinning"]["milliseconds"]) > 1000
+    assert told["sleeping"]["busy"] < told["spinning"]["busy"] / 2

@@ -1,0 +1,1 @@
+"""What vLLM costs, and what its settings are worth, on this machine."""
