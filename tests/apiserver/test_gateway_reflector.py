@@ -31,10 +31,12 @@ _RIGHTS = [
 
 
 @contextlib.asynccontextmanager
-async def reflecting(server: ApiServer, *namespaces: str) -> AsyncIterator[State]:
+async def reflecting(
+    server: ApiServer, *namespaces: str, own_namespace: str | None = None
+) -> AsyncIterator[State]:
     """A gateway's state that is in sync."""
     state = State()
-    cluster = Cluster(server, namespaces, state)
+    cluster = Cluster(server, namespaces, state, own_namespace)
     task = asyncio.create_task(cluster.run())
     try:
         await until(lambda: not cluster.unsynced())

@@ -83,7 +83,7 @@ async def test_models_and_keys_work_and_nothing_is_refused(
 
     without_certificate = ssl.create_default_context(cafile=str(api.access.authority))
     server = ApiServer(api.access.url, tls=without_certificate, token=release.gateway_token)
-    async with reflecting(server, namespace) as state:
+    async with reflecting(server, namespace, own_namespace=OWN) as state:
         await until(lambda: bool(state.keys(made[0]["sha256"])))
         await until(lambda: state.resolve(namespace, "m") is not None)
 

@@ -75,9 +75,10 @@ def test_pull_secrets_are_for_every_pod(render: Render) -> None:
     assert test["spec"]["imagePullSecrets"] == secrets
 
 
+@pytest.mark.parametrize("values", [(), ('watchNamespaces=["team"]',)])
 @pytest.mark.parametrize("component", ["operator", "gateway"])
-def test_an_account_may_be_somebody_else_s(render: Render, component: str) -> None:
-    changed = render(f'{component}.serviceAccount={{"create":false,"name":"theirs"}}')
+def test_an_account_may_be_somebody_else_s(render: Render, component: str, values: tuple[str, ...]) -> None:
+    changed = render(f'{component}.serviceAccount={{"create":false,"name":"theirs"}}', *values)
     accounts = {item["metadata"]["name"] for item in changed if item["kind"] == "ServiceAccount"}
     assert accounts == {"rerank-operator", "rerank-gateway"} - {f"rerank-{component}"}
     assert pod(changed, f"rerank-{component}")["serviceAccountName"] == "theirs"
