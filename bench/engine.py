@@ -1,4 +1,5 @@
-"""A replica that costs almost nothing and answers in vLLM's shape, every document included.
+"""A replica that costs almost nothing and answers in vLLM's shape, without the documents where the runtime
+would leave them out, with all of them as a plain vLLM does.
 
 At once, to measure what a proxy costs; or paced, to measure how one schedules: a step of the paced engine
 reads up to `--step-tokens` of the documents that came first, whosever they are, and takes `--step-seconds`,
@@ -34,13 +35,13 @@ class Waiting:
     read: int = 0
 
 
-def prepare(body: bytes) -> Prepared:
+def prepare(body: bytes, *, slim: bool) -> Prepared:
     fields = json.loads(body)
     query, documents = fields["query"], fields["documents"]
     results = [
         {
             "index": index,
-            "document": {"text": text, "multi_modal": None},
+            **({} if slim else {"document": {"text": text, "multi_modal": None}}),
             "relevance_score": 1 / (index + 1.7),
         }
         for index, text in enumerate(documents)
@@ -65,15 +66,15 @@ class Engine:
     def __init__(self, step_tokens: int, step_seconds: float) -> None:
         self._step_tokens = step_tokens
         self._step_seconds = step_seconds
-        self._prepared: dict[tuple[int, bytes], Prepared] = {}
+        self._prepared: dict[tuple[int, bytes, bool], Prepared] = {}
         self._waiting: deque[Waiting] = deque()
         self._came = asyncio.Event()
 
-    def ask(self, connection: "Connection", body: bytes) -> None:
-        key = (len(body), body[-256:])
+    def ask(self, connection: "Connection", body: bytes, *, slim: bool) -> None:
+        key = (len(body), body[-256:], slim)
         prepared = self._prepared.get(key)
         if prepared is None:
-            prepared = self._prepared[key] = prepare(body)
+            prepared = self._prepared[key] = prepare(body, slim=slim)
         if self._step_seconds:
             self._waiting.append(Waiting(connection, prepared))
             self._came.set()
@@ -116,6 +117,7 @@ class Connection(asyncio.Protocol):
         self.gone = False
         self._engine = engine
         self._buffer = bytearray()
+        self._slim = False
         self._body = 0
         self._missing = 0
 
@@ -128,17 +130,18 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         if not self._missing:
-            head, separator, _ = bytes(self._buffer[:8192]).partition(b"\r\n\r\n")
+            head, separator, _ = bytes(self._buffer[:8192]).lower().partition(b"\r\n\r\n")
             if not separator:
                 return
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+            self._slim = b"\r\nx-rerank-documents: omit" in head
             self._body = len(head) + 4
             self._missing = self._body + length
         if len(self._buffer) >= self._missing:
             body = bytes(self._buffer[self._body : self._missing])
             self._buffer.clear()
             self._missing = 0
-            self._engine.ask(self, body)
+            self._engine.ask(self, body, slim=self._slim)
 
     def answer(self, answer: bytes) -> None:
         if not self.gone:

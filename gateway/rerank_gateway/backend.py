@@ -6,6 +6,8 @@ from typing import Final, Protocol
 from rerank_gateway.records import Address
 
 PATH: Final = "/v1/rerank"
+# We have the documents: the runtime leaves them out of its answer then, a plain vLLM does not.
+OMIT_DOCUMENTS: Final = "X-Rerank-Documents: omit"
 DRAINING_HEADER: Final = b"x-rerank-draining"
 # What the replica cut of a request's texts: `COUNT;INDEX,INDEX…`, then `;query` where that was cut too.
 TRUNCATED_HEADER: Final = b"x-rerank-truncated"

@@ -13,6 +13,7 @@ import httptools
 
 from rerank_gateway.backend import (
     DRAINING_HEADER,
+    OMIT_DOCUMENTS,
     PATH,
     TRUNCATED_HEADER,
     BackendAnswer,
@@ -66,7 +67,7 @@ class _Pool:
         self._retired = False
         host = f"[{address.host}]" if ":" in address.host else address.host
         self._host = f"Host: {host}:{address.port}\r\n"
-        self._head = f"POST {PATH} HTTP/1.1\r\n{self._host}".encode("ascii")
+        self._head = f"POST {PATH} HTTP/1.1\r\n{self._host}{OMIT_DOCUMENTS}\r\n".encode("ascii")
 
     def get(self, target: str) -> bytes:
         return f"GET {target} HTTP/1.1\r\n{self._host}\r\n".encode("ascii")

@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rerank_runtime import intake
+from rerank_runtime import intake, slim_answer
 from rerank_runtime.intake import Intake, IntakeSettings, Refused
+from rerank_runtime.slim_answer import SlimSend
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -136,6 +137,8 @@ class Guard:
         headers.append((b"content-length", b"%d" % len(outcome.body)))
         cut = outcome.report.header()
         rebuilt = dict(scope, headers=headers)
+        if slim_answer.wanted(headers):
+            send = SlimSend(send, self._threads, _MAX_LOOP_BYTES)
         await self.app(rebuilt, _replay(outcome.body, receive), _telling(send, cut) if cut else send)
 
     async def _internal(self, route: tuple[str, str], scope: Scope, receive: Receive, send: Send) -> None:

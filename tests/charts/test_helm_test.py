@@ -14,7 +14,7 @@ import pytest_asyncio
 from manifests.render import CHART, NAMESPACE
 from rerank_api import backend_token
 from tests.rerank_gateway import objects as resources
-from tests.rerank_gateway.fake_engine import Behaviour, FakeEngine
+from tests.rerank_gateway.fake_engine import Behaviour, FakeEngine, Seen
 from tests.rerank_gateway.harness import MASTER, MINTED, Running, running, slice_of
 
 Render = Callable[..., list[dict[str, Any]]]
@@ -26,8 +26,8 @@ class Scoring(FakeEngine):
 
     scores: tuple[float, ...] = ()
 
-    def _rank(self, body: dict[str, Any], behaviour: Behaviour) -> tuple[int, bytes, bytes]:
-        status, headers, content = super()._rank(body, behaviour)
+    def _rank(self, seen: Seen, behaviour: Behaviour) -> tuple[int, bytes, bytes]:
+        status, headers, content = super()._rank(seen, behaviour)
         answer = json.loads(content)
         for result in answer["results"]:
             result["relevance_score"] = self.scores[result["index"]]

@@ -66,6 +66,7 @@ class FakeEngine:
     max_model_len: int = 512
     reject: bool = False
     max_documents: int | None = None
+    guarded: bool = True  # False: a plain vLLM, which repeats the documents
     token: str | None = None
     seen: list[Seen] = field(default_factory=list)
     behave: deque[Behaviour] = field(default_factory=deque)
@@ -170,11 +171,11 @@ class FakeEngine:
             return 400, b"", _error(400, "refused by http://10.1.2.3:8000/v1 and [fd00::12:34]:8000")
         if behaviour == "not_json":
             return 200, b"", b"<html>"
-        return self._rank(seen.body, behaviour)
+        return self._rank(seen, behaviour)
 
-    def _rank(self, body: dict[str, Any], behaviour: Behaviour) -> tuple[int, bytes, bytes]:
+    def _rank(self, seen: Seen, behaviour: Behaviour) -> tuple[int, bytes, bytes]:
         try:
-            request = RerankRequest.model_validate(body)
+            request = RerankRequest.model_validate(seen.body)
         except ValidationError as error:
             return 400, b"", _error(400, str(error.errors()))
         if request.model not in (None, self.served_name):
@@ -205,6 +206,8 @@ class FakeEngine:
                     "relevance_score": score,
                 }
             )
+            if self.guarded and dict(seen.headers).get("x-rerank-documents") == "omit":
+                del results[-1]["document"]
         results.sort(key=lambda result: -float(str(result["relevance_score"])))
         results = [] if behaviour == "empty_results" else results[: request.top_n or len(results)]
         answer = {

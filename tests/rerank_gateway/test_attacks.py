@@ -18,7 +18,10 @@ from tests.rerank_gateway.harness import MASTER, MINTED, Running, running, slice
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ATTACKS = attacks.corpus()
-HEADERS = {"host", "content-type", "content-length", "authorization", "x-request-id"}
+HEADERS = {
+    *("host", "content-type", "content-length", "authorization", "x-request-id"),
+    "x-rerank-documents",
+}
 FIELDS = {"model", "query", "documents", "top_n", "max_tokens_per_doc"}
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")
 

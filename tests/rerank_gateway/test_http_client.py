@@ -85,7 +85,7 @@ async def test_the_request_is_complete_and_holds_nothing_else() -> None:
         await client.rerank(address, BODY, None, NAMES)
         host = b"Host: 127.0.0.1:%d\r\n" % address.port
         rest = NAMES + b"Content-Type: application/json\r\nContent-Length: 8\r\n\r\n" + BODY
-        start = b"POST /v1/rerank HTTP/1.1\r\n" + host
+        start = b"POST /v1/rerank HTTP/1.1\r\n" + host + b"X-Rerank-Documents: omit\r\n"
         assert server.requests == [start + b"Authorization: Bearer secret\r\n" + rest, start + rest]
         assert server.connections == 1
 

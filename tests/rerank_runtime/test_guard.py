@@ -96,6 +96,9 @@ class Server:
             await self.release.wait()
         if request.headers.get("x-fail"):
             raise RuntimeError("as an engine fails")
+        if request.headers.get("x-rerank-documents"):
+            result = {"index": 0, "document": {"text": "hi"}, "relevance_score": 0.5}
+            return JSONResponse({"results": [result]})
         return JSONResponse({"path": request.url.path})
 
     async def ask(self, method: str, path: str, token: str | None = None, **headers: str) -> int:
@@ -328,6 +331,14 @@ async def test_what_was_cut_is_told(server: Server) -> None:
         "101;2000,2001,"
     )
     assert (await server.rerank(query="panda " * 99))[:2] == (200, "0;;query")
+
+
+async def test_who_wants_no_documents_gets_none(server: Server) -> None:
+    for wish, expected in (("omit", {"index", "relevance_score"}), ("keep", None)):
+        headers = {"Authorization": f"Bearer {TOKEN}", "X-Rerank-Documents": wish}
+        async with server.session.post(f"{server.url}/v1/rerank", json=BODY, headers=headers) as response:
+            (result,) = (await response.json())["results"]
+        assert set(result) == (expected or {"index", "document", "relevance_score"})
 
 
 async def test_a_request_larger_than_the_loop_takes_is_worked_off_beside_it(
