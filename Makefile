@@ -1,7 +1,7 @@
 # One table of commands. `make help` prints it; the README says what each is for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast clients parity bench cluster-up cluster-down cluster-env images lint format lock manifests
+.PHONY: help venv demo test test-fast clients parity soak bench cluster-up cluster-down cluster-env images lint format lock manifests
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -38,7 +38,7 @@ test-fast: lint ## what needs no cluster and starts few programs: under a minute
 
 lint: venv ## format, lint, types, import rules
 	@$(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/ruff check --quiet .
-	@$(VENV)/bin/mypy api/rerank_api gateway/rerank_gateway operator/rerank_operator runtime/rerank_runtime bench dev manifests parity tests
+	@$(VENV)/bin/mypy api/rerank_api gateway/rerank_gateway operator/rerank_operator runtime/rerank_runtime bench dev manifests parity soak tests
 	@PYTHONPATH=api:gateway:operator:runtime $(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: venv ## rewrite the code in the house format
@@ -69,6 +69,9 @@ $(LITELLM)/.stamp: requirements/bench-litellm.txt | $(VENV)/.stamp
 	@$(PY) -m venv --clear --without-pip $(LITELLM)
 	@$(VENV)/bin/uv pip install --quiet --system-certs --python $(LITELLM)/bin/python --require-hashes -r $<
 	@touch $@
+
+soak: venv ## long acceptance runs, each with bounds (RUN=name for one, SOAK=0.1 for a trial)
+	@$(PY) -m soak $(RUN)
 
 bench: venv $(LITELLM)/.stamp ## the benchmarks; writes bench/RESULTS.md
 	@$(PY) -m bench

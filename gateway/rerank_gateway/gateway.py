@@ -22,7 +22,7 @@ from rerank_gateway.in_flight import InFlight
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.models import Models
 from rerank_gateway.peers import Peers
-from rerank_gateway.protocol import IDLE_SECONDS, Connection
+from rerank_gateway.protocol import FIRST_IDLE_SECONDS, Connection
 from rerank_gateway.rerank import Rerank
 from rerank_gateway.scheduler import Scheduler
 from rerank_gateway.source import Source
@@ -206,7 +206,7 @@ def _server(application: App, *, grace_seconds: float) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=IDLE_SECONDS,
+        timeout_keep_alive=FIRST_IDLE_SECONDS,
         timeout_graceful_shutdown=int(grace_seconds) + 1,
     )
     return _Server(config)

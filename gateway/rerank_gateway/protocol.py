@@ -6,7 +6,11 @@ chunked body for more of its head, and waits for ever for a client that does not
 """
 
 import asyncio
+import contextlib
+import fcntl
 import select
+import termios
+from array import array
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -22,9 +26,11 @@ HEAD_SECONDS: Final = 10.0
 # Longer than the 60 s after which common load balancers and client pools drop an idle connection, so that
 # the closing is theirs and no request is sent into a connection that we are closing.
 IDLE_SECONDS: Final = 75
+FIRST_IDLE_SECONDS: Final = 2
 # An answer that the client does not read is held for it only while in each of these spans so much is taken.
 ANSWER_SECONDS: Final = 10.0
 ANSWER_BYTES_PER_SECOND: Final = 64 * 1024
+_SOCKET_FILLS_SECONDS: Final = 1.0  # what the kernel buffers, nobody has read
 # Requests behind one that is being served. Benchmarks pipeline 16; whoever sends more wants our memory.
 MAX_PIPELINED: Final = 32
 # What a chunked body may spend on extensions and trailers, which are dropped, besides its chunks' own sizes.
@@ -48,6 +54,7 @@ class Connection(HttpToolsProtocol):
     _body_bytes = 0
     _framing_bytes = 0
     _framing_allowed = 0
+    _idle_before = False
     _upgrade_offered = False
     _replaying = False
 
@@ -190,7 +197,11 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():
+        self._idle_before = False
+        if self._answer_timer is not None:
+            self._stop_answer_timer()  # what is left has grown: look anew
+            self._watch_reader()
+        elif self.transport.is_closing():
             self._watch_reader()
 
     def pause_writing(self) -> None:
@@ -203,10 +214,15 @@ class Connection(HttpToolsProtocol):
             self._stop_answer_timer()
 
     def timeout_keep_alive_handler(self) -> None:
-        """End an idle connection; one whose client does not read its last answer is cut."""
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        super().timeout_keep_alive_handler()
+        """Look at an idle connection soon, whether its answer is being read, and end it later."""
+        if self._idle_before:
+            super().timeout_keep_alive_handler()
+            return
+        self._idle_before = True
+        self._watch_reader()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            IDLE_SECONDS - FIRST_IDLE_SECONDS, self.timeout_keep_alive_handler
+        )
 
     def shutdown(self) -> None:
         """End the connection when it has nothing to do. What the client has sent already is served first."""
@@ -229,17 +245,23 @@ class Connection(HttpToolsProtocol):
 
     def _watch_reader(self) -> None:
         """See that what is left to send is taken. Nothing is added to it meanwhile, so it only shrinks."""
-        left = self.transport.get_write_buffer_size()
-        if left and self._answer_timer is None:
+        if self._answer_timer is None and self._unread_bytes():
+            self._answer_timer = self.loop.call_later(_SOCKET_FILLS_SECONDS, self._check_reader, None)
+
+    def _check_reader(self, before: int | None) -> None:
+        self._answer_timer = None
+        left = self._unread_bytes()
+        if left and before is not None and before - left < ANSWER_SECONDS * ANSWER_BYTES_PER_SECOND:
+            self.transport.abort()
+        elif left:
             self._answer_timer = self.loop.call_later(ANSWER_SECONDS, self._check_reader, left)
 
-    def _check_reader(self, before: int) -> None:
-        self._answer_timer = None
-        left = self.transport.get_write_buffer_size()
-        if left and before - left < ANSWER_SECONDS * ANSWER_BYTES_PER_SECOND:
-            self.transport.abort()
-        else:
-            self._watch_reader()
+    def _unread_bytes(self) -> int:
+        """What the client's side has not taken: here, and in the kernel."""
+        in_kernel = array("i", [0])
+        with contextlib.suppress(OSError):  # not every system tells
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
+        return self.transport.get_write_buffer_size() + in_kernel[0]
 
     def _stop_answer_timer(self) -> None:
         if self._answer_timer is not None:

@@ -114,7 +114,8 @@ class FakeApiServer:
         if fault in STATUSES:
             return web.json_response({"kind": "Status"}, status=STATUSES[fault])
         start = int(query.get("continue", "0"))
-        items = [body for _, body in sorted(self.objects.items())]
+        kind = _kind(request.path)
+        items = [body for _, body in sorted(self.objects.items()) if body["kind"] == kind]
         metadata: dict[str, Any] = {"resourceVersion": str(self._version)}
         if start + self.page < len(items):
             metadata["continue"] = str(start + self.page)
@@ -132,12 +133,14 @@ class FakeApiServer:
             status = {"kind": "Status", "code": 410 if fault == "gone_in_stream" else 500}
             await response.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
             return response
-        seen = int(query["resourceVersion"])
+        seen, kind = int(query["resourceVersion"]), _kind(request.path)
         while True:
             changed = self._changed
             for version, event in self._history:
                 if version > seen and fault != "silent":
                     seen = version
+                    if event["object"]["kind"] != kind:
+                        continue
                     line = json.dumps(event).encode() + b"\n"
                     await response.write(line[: len(line) // 2])
                     if fault == "cut_json":
@@ -149,3 +152,9 @@ class FakeApiServer:
                         return response
                     await response.write(line[len(line) // 2 :])
             await changed.wait()
+
+
+def _kind(path: str) -> str:
+    """The kind that is listed at a path."""
+    kinds = {"apikeys": "APIKey", "modeldeployments": "ModelDeployment", "endpointslices": "EndpointSlice"}
+    return kinds[path.rpartition("/")[2]]

@@ -34,7 +34,9 @@ async def victim() -> AsyncIterator[tuple[Running, FakeEngine]]:
         patch.setattr(exchange, "BODY_SECONDS", 0.2)
         patch.setattr(exchange, "_DROP_SECONDS", 0.2)
         patch.setattr(exchange, "_LINGER_SECONDS", 0.2)
-        patch.setattr(gateway_module, "IDLE_SECONDS", 0.2)
+        patch.setattr(gateway_module, "FIRST_IDLE_SECONDS", 0.2)
+        patch.setattr(protocol, "FIRST_IDLE_SECONDS", 0.2)
+        patch.setattr(protocol, "IDLE_SECONDS", 0.3)
         async with running() as gateway, FakeEngine(token=backend_token.token(MASTER, "default")) as engine:
             gateway.source.put(objects.model(), *slice_of([engine]))
             yield gateway, engine

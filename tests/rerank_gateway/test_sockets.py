@@ -305,6 +305,7 @@ LONG = json.dumps({**BODY, "documents": ["panda " * 1000] * 1600}).encode()  # m
 async def test_an_answer_that_nobody_reads_is_given_up(
     gateway: Running, monkeypatch: pytest.MonkeyPatch, close: bool
 ) -> None:
+    monkeypatch.setattr(protocol, "_SOCKET_FILLS_SECONDS", 0.1)
     monkeypatch.setattr(protocol, "ANSWER_SECONDS", 0.2)
     in_flight = gateway.gateway._metrics.in_flight
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
