@@ -1,5 +1,6 @@
-"""What stands in the way of fetching: a volume that is full, a hub that is down. Both are told and heal."""
+"""What stands in the way of fetching: a volume that is full, a hub that is down. All are told and heal."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ REPO = "sentence-transformers/all-MiniLM-L6-v2"
 TOO_SMALL, LARGE_ENOUGH = "32m", "256m"
 # The kubelet tries again 10, 20, 40 s after each failure.
 RETRY_SECONDS = 120.0
+HUB = "demo-hub"
+# The file takes half a minute so.
+SLOW = f"{REPO}=3000000"
 
 
 @pytest.fixture(scope="module")
@@ -83,20 +87,53 @@ def test_both_models_share_one_folder(cluster: Cluster, store: Path) -> None:
     assert {pod["metadata"]["labels"]["rerank.dev/model"] for pod in pods} == {"one", "two"}
 
 
-def test_a_hub_that_is_down_is_told_and_heals(cluster: Cluster, namespace_of_module: str) -> None:
-    def scale_hub(replicas: int) -> None:
-        cluster.kubectl("scale", "deployment/demo-hub", "--namespace=demo-hub", f"--replicas={replicas}")
-
-    scale_hub(0)
+def test_a_hub_that_goes_away_in_the_middle_of_a_file_is_told_and_heals(
+    cluster: Cluster, namespace_of_module: str
+) -> None:
+    """One model has part of its file by then, another comes while the hub is down."""
+    usual = _pace(cluster, SLOW)
     try:
-        wait_for("the hub is down", lambda: not cluster.api.list("pods", "demo-hub"), seconds=60)
+        cluster.kubectl.apply(model("midway", NAMESPACE, REPO, resources=REFUSED))
+
+        def partly() -> int:
+            found = cluster.model("midway", NAMESPACE) or {}
+            return int(((found.get("status") or {}).get("download") or {}).get("bytes", 0))
+
+        wait_for("a part is there", lambda: partly() > 5_000_000, seconds=60, story=cluster.story(NAMESPACE))
+        _scale_hub(cluster, 0)
+        wait_for("the hub is down", lambda: not cluster.api.list("pods", HUB), seconds=60)
         cluster.kubectl.apply(model("hubless", NAMESPACE, REPO, resources=REFUSED))
-        cluster.wait_reason("hubless", NAMESPACE, "HubUnreachable", seconds=90)
+        for name in ("midway", "hubless"):
+            cluster.wait_reason(name, NAMESPACE, "HubUnreachable", seconds=90)
+            downloaded = condition(cluster.model(name, NAMESPACE), "Downloaded")
+            assert (downloaded["status"], downloaded["reason"]) == ("False", "HubUnreachable")
+            assert "demo-hub" in downloaded["message"]
     finally:
-        scale_hub(1)
-    wait_for(
-        "it is downloaded",
-        lambda: is_true(cluster.model("hubless", NAMESPACE), "Downloaded"),
-        seconds=RETRY_SECONDS,
-        story=cluster.story(NAMESPACE),
-    )
+        _pace(cluster, usual)
+        _scale_hub(cluster, 1)
+
+    def healed() -> bool:
+        return all(is_true(cluster.model(name, NAMESPACE), "Downloaded") for name in ("midway", "hubless"))
+
+    wait_for("both are downloaded", healed, seconds=RETRY_SECONDS, story=cluster.story(NAMESPACE))
+    # What the new hub was asked for: a whole file by one, the rest of it by the other.
+    asked = cluster.kubectl("logs", "deployment/demo-hub", f"--namespace={HUB}").splitlines()
+    answers = [answer for answer in map(json.loads, asked) if answer["path"].endswith("/model.safetensors")]
+    sent = [answer["status"] for answer in answers if answer["method"] == "GET" and "_lfs" in answer["path"]]
+    assert set(sent) == {200, 206}
+
+
+def _scale_hub(cluster: Cluster, replicas: int) -> None:
+    cluster.kubectl("scale", "deployment/demo-hub", f"--namespace={HUB}", f"--replicas={replicas}")
+
+
+def _pace(cluster: Cluster, bytes_per_second: str) -> str:
+    """Let the hub send this fast; returns how fast it did."""
+    found = cluster.api.get("deployments", "demo-hub", HUB)
+    assert found, "there is no demo hub"
+    [variable] = found["spec"]["template"]["spec"]["containers"][0]["env"]
+    setting = f"{variable['name']}={bytes_per_second}"
+    cluster.kubectl("set", "env", "deployment/demo-hub", f"--namespace={HUB}", setting)
+    if found["spec"]["replicas"]:
+        cluster.kubectl("rollout", "status", "deployment/demo-hub", f"--namespace={HUB}", "--timeout=60s")
+    return str(variable["value"])
