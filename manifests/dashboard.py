@@ -198,18 +198,28 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "99th percentile. What it is, every request waits more; over 0.1 s, add gateways.",
             ((quantile(0.99, "rerank_gateway_event_loop_lag_seconds", "pod", ""), "{{pod}}"),),
             unit="s",
+            width=6,
         ),
         Panel(
             "Bodies held",
             "Bytes of requests and answers. At gateway.maxInFlightBytes, further bodies are refused.",
             (("sum by (pod) (rerank_gateway_in_flight_bytes)", "{{pod}}"),),
             unit="bytes",
+            width=6,
+        ),
+        Panel(
+            "Answers of other gateways",
+            "Gateways share what keys consume; silent ones are counted as nothing.",
+            ((rate("rerank_gateway_peer_answers_total", "outcome", ""), "{{outcome}}"),),
+            unit="ops",
+            width=6,
         ),
         Panel(
             "Age of what is known",
             "Seconds since the API server last confirmed it. Over 60 s, revoked keys may still be accepted.",
             (("max by (pod, watch) (rerank_gateway_watch_age_seconds)", "{{pod}} {{watch}}"),),
             unit="s",
+            width=6,
         ),
     ),
     "Operator": (
