@@ -11,15 +11,21 @@ OMIT_DOCUMENTS: Final = "X-Rerank-Documents: omit"
 DRAINING_HEADER: Final = b"x-rerank-draining"
 # What the replica cut of a request's texts: `COUNT;INDEX,INDEX…`, then `;query` where that was cut too.
 TRUNCATED_HEADER: Final = b"x-rerank-truncated"
+# Tokens of the query by itself, from models that read it once for all documents of a request.
+QUERY_TOKENS_HEADER: Final = b"x-rerank-query-tokens"
+# A digest of the weights that the replica serves and how: equal digests mean equal scores.
+PLAN_HEADER: Final = b"x-rerank-plan"
 
 
 @dataclass(frozen=True, slots=True)
 class BackendAnswer:
-    """What a replica answered. `truncated`: the value of TRUNCATED_HEADER, empty where it cut nothing."""
+    """What a replica answered. The values of the headers named above are empty where it sent none."""
 
     status: int
     body: bytes
     truncated: bytes = b""
+    query_tokens: bytes = b""
+    plan: bytes = b""
 
 
 class UnreachableError(Exception):

@@ -29,6 +29,12 @@ class Settings:
     `auth_max_staleness_seconds`: how long keys are accepted that the source has not confirmed meanwhile.
     `log_level`: the least severe lines that are logged, one of `LOG_LEVELS`; the access log is "info".
     `own_namespace`: where to find the other gateways, who share keys' limits; None for a gateway by itself.
+    time to stop sending to it. A pod's grace period must exceed it by `request_timeout_seconds`.
+    `part_tokens`: about the work of one engine step; larger requests are split into parts of it.
+    `max_queued_documents`, `max_queue_seconds`: of one model's queue; what would wait longer is refused.
+    `hold_seconds`, `max_held_requests`: how long a request waits for the first replica of a model that is
+    about to have one, and how many may in all.
+    `score_cache_bytes`: for the scores of all models that have theirs kept.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -43,6 +49,12 @@ class Settings:
     auth_max_staleness_seconds: float = 900.0
     log_level: str = "info"
     own_namespace: str | None = None
+    part_tokens: int = 8192
+    max_queued_documents: int = 20_000
+    max_queue_seconds: float = 30.0
+    hold_seconds: float = 30.0
+    max_held_requests: int = 256
+    score_cache_bytes: int = 64 * 1024 * 1024
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -80,6 +92,20 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         ),
         log_level=_log_level(environment.get("RERANK_LOG_LEVEL", "")),
         own_namespace=environment.get("RERANK_NAMESPACE") or None,
+        part_tokens=int(_number(environment, "RERANK_PART_TOKENS", defaults.part_tokens, least=1)),
+        max_queued_documents=int(
+            _number(environment, "RERANK_MAX_QUEUED_DOCUMENTS", defaults.max_queued_documents, least=1)
+        ),
+        max_queue_seconds=_number(
+            environment, "RERANK_MAX_QUEUE_SECONDS", defaults.max_queue_seconds, least=0.001
+        ),
+        hold_seconds=_number(environment, "RERANK_HOLD_SECONDS", defaults.hold_seconds, least=0),
+        max_held_requests=int(
+            _number(environment, "RERANK_MAX_HELD_REQUESTS", defaults.max_held_requests, least=0)
+        ),
+        score_cache_bytes=int(
+            _number(environment, "RERANK_SCORE_CACHE_BYTES", defaults.score_cache_bytes, least=0)
+        ),
     )
     if settings.max_in_flight_bytes < 2 * settings.max_body_bytes:
         raise InvalidSettingsError(

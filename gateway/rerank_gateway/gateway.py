@@ -23,6 +23,7 @@ from rerank_gateway.metrics import Metrics
 from rerank_gateway.models import Models
 from rerank_gateway.peers import Peers
 from rerank_gateway.protocol import FIRST_IDLE_SECONDS, Connection
+from rerank_gateway.records import ObjectId
 from rerank_gateway.rerank import Rerank
 from rerank_gateway.scheduler import Scheduler
 from rerank_gateway.source import Source
@@ -52,7 +53,11 @@ class Gateway:
         self._settings = settings
         self._metrics = Metrics()
         self._backend = HttpClient()
-        self.state = State(removed=lambda replica: self._backend.forget(replica.address))
+        self.state = State(
+            removed=lambda replica: self._backend.forget(replica.address),
+            changed=self._model_changed,
+        )
+        self.scheduler = Scheduler(settings, self.state, self._backend, tokens, self._metrics)
         self._source = source(self.state)
         self._metrics.watch(self._source.ages)
         self._lifecycle = Lifecycle()
@@ -66,9 +71,8 @@ class Gateway:
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
         auth = Authenticator(self.state, self._source, settings.auth_max_staleness_seconds)
-        scheduler = Scheduler(settings, self.state, self._backend, tokens, self._metrics)
         admission = Admission(consumption, self._peers)
-        rerank = Rerank(settings, self.state, auth, admission, scheduler)
+        rerank = Rerank(settings, self.state, auth, admission, self.scheduler)
         routes = app.routes(rerank, Models(self.state, auth), openapi.documentation(version))
         self._public = PublicApp(
             routes,
@@ -80,7 +84,7 @@ class Gateway:
         )
         pages: dict[str, Page] = {
             "/usage": lambda query: self._usage.page(query, self._lifecycle.phase),
-            "/load": lambda _: load.page(self._lifecycle.process, self.state),
+            "/load": lambda _: load.page(self._lifecycle.process, self.state, self.scheduler.loads()),
             peers.PATH: admission.page,
         }
         self._internal = InternalApp(
@@ -153,6 +157,9 @@ class Gateway:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self._usage.sweep(self.state.exists, time.monotonic())
+
+    def _model_changed(self, model: ObjectId) -> None:
+        self.scheduler.changed(model)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Stop, `at_once` without waiting for proxies to notice. Requests in flight are finished."""

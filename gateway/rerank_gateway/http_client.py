@@ -15,6 +15,8 @@ from rerank_gateway.backend import (
     DRAINING_HEADER,
     OMIT_DOCUMENTS,
     PATH,
+    PLAN_HEADER,
+    QUERY_TOKENS_HEADER,
     TRUNCATED_HEADER,
     BackendAnswer,
     InvalidAnswerError,
@@ -25,6 +27,7 @@ from rerank_gateway.records import Address
 _CONNECT_SECONDS: Final = 3.0
 # Below the 75 s after which the runtime closes an idle connection, so that the closing is ours.
 _IDLE_SECONDS: Final = 30.0
+_TOLD: Final = {TRUNCATED_HEADER: "truncated", QUERY_TOKENS_HEADER: "query_tokens", PLAN_HEADER: "plan"}
 _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -141,7 +144,7 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[BackendAnswer] | None = None
         self._chunks: list[bytes] = []
         self._size = 0
-        self._truncated = b""
+        self._told: dict[str, bytes] = {}
         self._used = False
         self._heard = False
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -206,15 +209,15 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._chunks = []
         self._size = 0
-        self._truncated = b""
+        self._told = {}
         self.draining = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         lower = name.lower()
         if lower == DRAINING_HEADER:
             self.draining = True
-        elif lower == TRUNCATED_HEADER:
-            self._truncated = value
+        elif lower in _TOLD:
+            self._told[_TOLD[lower]] = value
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
@@ -229,7 +232,7 @@ class _Connection(asyncio.Protocol):
             return  # an interim answer: the real one follows
         self.keep_alive = self._parser.should_keep_alive()
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._answer.set_result(BackendAnswer(status, body, self._truncated))
+        self._answer.set_result(BackendAnswer(status, body, **self._told))
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from rerank_gateway.model_load import ModelLoad
+from rerank_gateway.records import ObjectId
 from rerank_gateway.usage import Counts, Usage
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -56,12 +59,6 @@ class Metrics:
             "Bytes of requests and answers that are held; at RERANK_MAX_IN_FLIGHT_BYTES bodies are refused.",
             registry=self.registry,
         )
-        self.retries = Counter(
-            "rerank_gateway_backend_retries",
-            "Second attempts, by model.",
-            ["namespace", "model"],
-            registry=self.registry,
-        )
         self.peer_answers = Counter(
             "rerank_gateway_peer_answers",
             "How often another gateway was asked for its consumption: heard, silent or malformed.",
@@ -75,6 +72,8 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._of_models: dict[ObjectId, ModelMetrics] = {}
+        self._scheduling = _Scheduling(self.registry)
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._used: dict[tuple[str, str], tuple[Counter, Counter]] = {}
 
@@ -103,6 +102,17 @@ class Metrics:
         """Export what each key used, read when scraped."""
         self.registry.register(_KeyUsages(usage))
 
+    def of_model(self, model: ObjectId) -> "ModelMetrics":
+        """The metrics of one model's scheduling."""
+        found = self._of_models.get(model)
+        if found is None:
+            found = self._of_models[model] = self._scheduling.of(model)
+        return found
+
+    def watch_loads(self, loads: Callable[[], list[ModelLoad]]) -> None:
+        """Export what waits for each model, read when scraped."""
+        self.registry.register(_Loads(loads))
+
     def watch(self, ages: Callable[[], dict[str, float]]) -> None:
         """Export the age of each watch, read when scraped."""
         self.registry.register(_WatchAges(ages))
@@ -127,6 +137,81 @@ class _Collected(Collector):
 
     def collect(self) -> list[Metric]:
         return self._metrics
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """Of one model's scheduling: `wait` in seconds."""
+
+    wait: Histogram
+    refused: Counter
+    split: Counter
+    retries: Counter
+    ejections: Counter
+    cached: Counter
+    not_cached: Counter
+
+
+class _Scheduling:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"rerank_gateway_{name}", text, ["namespace", "model", *labels], registry=registry)
+
+        self._wait = Histogram(
+            "rerank_gateway_queue_wait_seconds",
+            "How long requests of one part waited for a replica, where they had to, by model.",
+            ["namespace", "model"],
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self._refused = counter(
+            "queue_refusals", "Requests refused because they would have waited too long, by model."
+        )
+        self._split = counter("split_parts", "Parts that requests were split into, by model.")
+        self._retries = counter("backend_retries", "Second attempts, by model.")
+        self._ejections = counter(
+            "ejections", "How often a replica was left alone after several failures, by model."
+        )
+        self._cache = counter(
+            "score_cache_documents",
+            "Documents looked up in the score cache, by model and outcome.",
+            "outcome",
+        )
+
+    def of(self, model: ObjectId) -> ModelMetrics:
+        return ModelMetrics(
+            wait=self._wait.labels(*model),
+            refused=self._refused.labels(*model),
+            split=self._split.labels(*model),
+            retries=self._retries.labels(*model),
+            ejections=self._ejections.labels(*model),
+            cached=self._cache.labels(*model, "hit"),
+            not_cached=self._cache.labels(*model, "miss"),
+        )
+
+
+class _Loads(Collector):
+    def __init__(self, loads: Callable[[], list[ModelLoad]]) -> None:
+        self._loads = loads
+
+    def collect(self) -> list[Metric]:
+        families = {
+            name: GaugeMetricFamily(f"rerank_gateway_{name}", text, labels=["namespace", "model"])
+            for name, text in _LOADS.items()
+        }
+        for load in self._loads():
+            for name, family in families.items():
+                family.add_metric(list(load.model), getattr(load, name))
+        return list(families.values())
+
+
+_LOADS: Final = {
+    "queued_requests": "Requests that wait for a replica, by model.",
+    "queued_documents": "Documents of these requests that were not sent yet, by model.",
+    "queued_tokens": "The same in estimated tokens, by model.",
+    "running_tokens": "Estimated tokens that replicas were sent and have not answered, by model.",
+    "held_requests": "Requests that wait for the first replica of a model.",
+}
 
 
 class _WatchAges(Collector):

@@ -82,9 +82,17 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """A ModelDeployment. `names`: its own, aliases, repository. `context_length` in tokens.
+    """A ModelDeployment.
 
-    `shared_with`: the other namespaces whose keys may call it.
+    Attributes:
+        names: its own, aliases, repository.
+        context_length: in tokens.
+        wanted: it has replicas, or will have them when it is asked for.
+        failed: it cannot start until somebody changes something.
+        listwise: it reads all documents of a request together.
+        prefix_caching: its replicas need not read again what they read before with the same query.
+        cache_scores: its owner wants scores kept.
+        shared_with: the other namespaces whose keys may call it.
     """
 
     id: ObjectId
@@ -94,6 +102,11 @@ class ModelRecord:
     repo: str | None
     context_length: int | None
     shared_with: tuple[str, ...] = ()
+    wanted: bool = True
+    failed: bool = False
+    listwise: bool = False
+    prefix_caching: bool = False
+    cache_scores: bool = False
 
     def seen_from(self, namespace: str) -> str:
         """Its own name, with its namespace before it where that is another one."""
@@ -196,6 +209,7 @@ def _model(body: Json) -> ModelRecord:
     metadata, spec, status = body["metadata"], body["spec"], body.get("status") or {}
     model = status.get("model") or {}
     repo = repo_of(spec, status)
+    failed = status.get("phase") == "Failed"
     aliases = tuple(spec.get("aliases") or ())
     names = (metadata["name"], *aliases, *((repo,) if repo else ()))
     length = model.get("contextLength")
@@ -207,6 +221,10 @@ def _model(body: Json) -> ModelRecord:
         repo=repo,
         shared_with=tuple((spec.get("access") or {}).get("namespaces") or ()),
         context_length=length if isinstance(length, int) and length > 1 else None,
+        wanted=not failed and (spec.get("replicas") != 0 or spec.get("autoscaling") is not None),
+        failed=failed,
+        listwise=(model.get("scoring") or {}).get("pointwise") is False,
+        prefix_caching=model.get("prefixCaching") is True,
     )
 
 

@@ -66,7 +66,7 @@ class Rerank:
             raise errors.model_forbidden(call.model, entry=model.seen_from(key.id.namespace))
         exchange.model = model
         if reservation is not None:
-            tokens = sum(request.estimated_tokens for request in call.requests)
+            tokens = self._scheduler.estimate(model, call.requests)
             await reservation.spend(notes["documents"], tokens, call.field(0, 0).partition("[")[0])
         trace = Trace(exchange.head.traceparent, exchange.head.tracestate)
         notes["backend_request_id"] = trace.id

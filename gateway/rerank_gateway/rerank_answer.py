@@ -44,11 +44,16 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """`scores` holds (index, score) from best to worst. `tokens`: what the replica says it read."""
+    """`scores` holds (index, score) from best to worst. `tokens`: what the replica says it read, and of these
+    `query_tokens` for the query by itself, where that was read once and not with each document. `cached`: so
+    many scores were known before.
+    """
 
     scores: list[tuple[int, float]]
     tokens: int
     truncated: Truncated | None = None
+    query_tokens: int = 0
+    cached: int = 0
 
 
 def parse(backend_answer: BackendAnswer, request: RerankRequest) -> Ranking:
@@ -75,8 +80,10 @@ def parse(backend_answer: BackendAnswer, request: RerankRequest) -> Ranking:
             raise BadAnswerError("a score that is not a finite number")
     if len(scores) != expected or len({index for index, _ in scores}) != expected:
         raise BadAnswerError(f"{len(scores)} results instead of {expected}")
-    scores.sort(key=_best_first)
-    return Ranking(scores, tokens, _truncated(backend_answer.truncated, count))
+    scores.sort(key=best_first)
+    return Ranking(
+        scores, tokens, _truncated(backend_answer.truncated, count), _query_tokens(backend_answer, tokens)
+    )
 
 
 def _truncated(report: bytes, count: int) -> Truncated | None:
@@ -89,6 +96,15 @@ def _truncated(report: bytes, count: int) -> Truncated | None:
     if int(found[1]) > count or any(index >= count for index in documents):
         raise BadAnswerError("a report of cut documents that are not in the request")
     return Truncated(int(found[1]), documents, query=found[3] is not None)
+
+
+def _query_tokens(answer: BackendAnswer, tokens: int) -> int:
+    text = answer.query_tokens
+    if not text:
+        return 0
+    if not text.isdigit() or len(text) > 9 or int(text) > tokens:
+        raise BadAnswerError("a number of the query's tokens that cannot be")
+    return int(text)
 
 
 def refusal(status: int, body: bytes) -> ApiError:
@@ -118,5 +134,6 @@ def _reason(body: bytes) -> tuple[str, str | None]:
     return clean, param if isinstance(param, str) and len(param) <= 100 else None
 
 
-def _best_first(entry: tuple[int, float]) -> tuple[float, int]:
+def best_first(entry: tuple[int, float]) -> tuple[float, int]:
+    """What (index, score) are sorted by."""
     return -entry[1], entry[0]

@@ -5,13 +5,9 @@ sees: a repeated JSON key, an unknown field or a null cannot slip past.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
-
-from rerank_gateway.records import ModelRecord
-
-_CHARACTERS_PER_TOKEN: Final = 4  # of English; an estimate for balancing only
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +21,11 @@ class RerankRequest:
     top_n: int | None
     max_tokens_per_doc: int | None
 
-    @property
-    def estimated_tokens(self) -> int:
-        """About how much work this is: the model reads the query once with each document."""
-        characters = len(self.query) * len(self.documents) + sum(map(len, self.documents))
-        return characters // _CHARACTERS_PER_TOKEN + len(self.documents)
 
-
-def backend_body(request: RerankRequest, model: ModelRecord) -> bytes:
-    """The body for a replica of `model`: an allow-list of fields, none of them null."""
+def backend_body(request: RerankRequest, model: str) -> bytes:
+    """The body for a replica of the model of that name: an allow-list of fields, none of them null."""
     fields: dict[str, Any] = {
-        "model": model.id.name,
+        "model": model,
         "query": request.query,
         "documents": request.documents,
     }

@@ -1,32 +1,34 @@
-"""How a request becomes rankings: which replica is asked, and what happens when that fails."""
+"""How a request becomes rankings: in parts where the model scores each document by itself, and after a while
+where its first replica is still to come.
+"""
 
 import asyncio
-import random
 import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Final
 
-import structlog
-
-from rerank_gateway import balancer, errors, rerank_answer, rerank_request
-from rerank_gateway.backend import Backend, BackendAnswer, InvalidAnswerError, UnreachableError
-from rerank_gateway.balancer import SET_ASIDE_SECONDS, Replica
+from rerank_gateway import split
+from rerank_gateway.backend import Backend
+from rerank_gateway.balancer import Preference
 from rerank_gateway.config import Settings
 from rerank_gateway.dialects.call import Call, blame
+from rerank_gateway.dispatcher import Dispatcher
+from rerank_gateway.errand import Errand
 from rerank_gateway.errors import ApiError
 from rerank_gateway.metrics import Metrics
-from rerank_gateway.records import KeyRecord, ModelRecord
+from rerank_gateway.model_load import ModelLoad
+from rerank_gateway.records import KeyRecord, ModelRecord, ObjectId
 from rerank_gateway.rerank_answer import Ranking
+from rerank_gateway.rerank_request import RerankRequest
+from rerank_gateway.split import Part
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
 from rerank_gateway.trace import Trace
+from rerank_gateway.waiting_room import WaitingRoom
 
-_NO_REPLICA_RETRY_SECONDS: Final = 5
 # Of one client request, where it becomes several.
 _AT_ONCE: Final = 8
-_SUCCESSOR_SECONDS: Final = 2.0
-_SUCCESSOR_POLL_SECONDS: Final = 0.05
-
-_log = structlog.get_logger("rerank_gateway.scheduler")
 
 
 class Scheduler:
@@ -40,137 +42,121 @@ class Scheduler:
         self._backend = backend
         self._tokens = tokens
         self._metrics = metrics
-        self._rng = random.Random()  # noqa: S311 - breaks ties between replicas
+        self._room = WaitingRoom(settings, state)
+        self._dispatchers: dict[ObjectId, Dispatcher] = {}
+        self._last_request: dict[ObjectId, float] = {}
+        metrics.watch_loads(self.loads)
 
-    async def rank(self, key: KeyRecord, model: ModelRecord, call: Call, trace: Trace) -> list[Ranking]:  # noqa: ARG002 - keys share in turn when there is a queue
+    async def rank(self, key: KeyRecord, model: ModelRecord, call: Call, trace: Trace) -> list[Ranking]:
         """A ranking for each request of `call`, in their order.
 
         Raises:
             ApiError: the refusal to send.
         """
-        seconds = self._settings.request_timeout_seconds
+        now = time.monotonic()
+        self._last_request[model.id] = now
+        deadline = now + self._settings.request_timeout_seconds
+        if not self._state.replicas(model.id):
+            await self._room.until_ready(model, deadline)
+        ranks = partial(self._rank, model, call, lambda: Errand(key.id, trace, deadline))
+        if len(call.requests) == 1:
+            return [await ranks(0)]
+        return await _all(ranks, len(call.requests))
+
+    def estimate(self, model: ModelRecord, requests: Iterable[RerankRequest]) -> int:
+        """About how many tokens the model is going to read for them."""
+        pairs = self._dispatcher(model).estimator.pairs
+        return sum(sum(pairs(request.query, request.documents)) for request in requests)
+
+    def changed(self, model: ObjectId) -> None:
+        """The model, or its replicas, are not what they were."""
+        self._room.look(model)
+        dispatcher = self._dispatchers.get(model)
+        if dispatcher is not None:
+            dispatcher.pump()
+            if self._state.model(model) is None:
+                del self._dispatchers[model]
+                self._last_request.pop(model, None)
+
+    def loads(self) -> list[ModelLoad]:
+        """The load of every model that was asked for since this gateway started."""
+        now = time.monotonic()
+        return [self._load(model, at, now) for model, at in self._last_request.items()]
+
+    def _load(self, model: ObjectId, last_request: float, now: float) -> ModelLoad:
+        dispatcher = self._dispatchers.get(model)
+        held, idle = self._room.held(model), now - last_request
+        if dispatcher is None:
+            return ModelLoad(model, 0, 0, 0, 0, held, None, None, idle)
+        queue, throughput = dispatcher.queue, dispatcher.throughput
+        return ModelLoad(
+            model=model,
+            queued_requests=queue.requests,
+            queued_documents=queue.documents,
+            queued_tokens=queue.tokens,
+            running_tokens=dispatcher.running_tokens,
+            held_requests=held,
+            tokens_per_second=throughput.of_one,
+            measured_seconds_ago=None if throughput.measured_at is None else now - throughput.measured_at,
+            idle_seconds=idle,
+        )
+
+    async def _rank(
+        self, model: ModelRecord, call: Call, errand_for: Callable[[], Errand], place: int
+    ) -> Ranking:
+        request, errand = call.requests[place], errand_for()
         try:
-            async with asyncio.timeout(seconds):
-                if len(call.requests) == 1:
-                    return [await self._rank(model, call, 0, trace)]
-                return await self._rank_all(model, call, trace)
-        except TimeoutError:
-            raise errors.deadline_exceeded(seconds) from None
+            return await self._scores(model, errand, request)
+        except ApiError as refusal:
+            raise blame(call, place, refusal) from None
 
-    async def _rank_all(self, model: ModelRecord, call: Call, trace: Trace) -> list[Ranking]:
-        """All of them or none: the first failure ends the others."""
-        rankings: dict[int, Ranking] = {}
-        left = iter(range(len(call.requests)))
+    async def _scores(self, model: ModelRecord, errand: Errand, request: RerankRequest) -> Ranking:
+        dispatcher = self._dispatcher(model)
+        errand.ratio = dispatcher.estimator.ratio
+        if model.prefix_caching:
+            errand.preference = Preference(request.query, self._settings.part_tokens)
+        costs = dispatcher.estimator.pairs(request.query, request.documents)
+        tokens, most = sum(costs), self._settings.part_tokens
+        if model.listwise or split.is_whole(request.documents, tokens, most):
+            return await dispatcher.ask(errand, Part(request, tokens, ()))
+        parts = split.parts(request, costs, split.places(request.documents), most)
+        if len(parts) == 1:
+            rankings = [await dispatcher.ask(errand, parts[0])]
+        else:
+            rankings = await dispatcher.ask_all(errand, parts)
+        return split.merge(request, list(zip(parts, rankings, strict=True)))
 
-        async def work() -> None:
-            for place in left:
-                rankings[place] = await self._rank(model, call, place, trace)
+    def _dispatcher(self, model: ModelRecord) -> Dispatcher:
+        dispatcher = self._dispatchers.get(model.id)
+        if dispatcher is None:
+            dispatcher = self._dispatchers[model.id] = self._new_dispatcher(model.id)
+        dispatcher.estimator.longest = model.context_length
+        return dispatcher
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(_AT_ONCE, len(call.requests))):
-                    group.create_task(work())
-        except ExceptionGroup as failures:  # the first ended the others: that one is the answer
-            raise failures.exceptions[0] from None
-        return [rankings[place] for place in range(len(call.requests))]
-
-    async def _rank(self, model: ModelRecord, call: Call, place: int, trace: Trace) -> Ranking:
-        request = call.requests[place]
-        body = rerank_request.backend_body(request, model)
-        replica = self._choose(model)
-        if replica is None:
-            raise errors.unavailable(
-                f'No replica of the model "{model.id.name}" is ready.',
-                code="model_not_ready",
-                retry_after=_NO_REPLICA_RETRY_SECONDS,
-            )
-        try:
-            answer = await self._ask(model, replica, body, request.estimated_tokens, trace)
-        except UnreachableError as first:
-            answer = await self._retry(model, replica, first, body, request.estimated_tokens, trace=trace)
-        if answer.status != 200:
-            refusal = rerank_answer.refusal(answer.status, answer.body)
-            if refusal.status >= 500:
-                _log.warning("backend_refused", **_names(model), status=answer.status)
-            raise blame(call, place, refusal)
-        try:
-            return rerank_answer.parse(answer, request)
-        except rerank_answer.BadAnswerError as error:
-            _log.warning("backend_answer_invalid", **_names(model), reason=str(error))
-            raise errors.backend_failed("The model's answer was not a ranking.") from None
-
-    async def _retry(
-        self,
-        model: ModelRecord,
-        failed: Replica,
-        error: UnreachableError,
-        body: bytes,
-        tokens: int,
-        *,
-        trace: Trace,
-    ) -> BackendAnswer:
-        """The second and last attempt: a third would let one request that kills replicas kill them all.
-
-        It goes to another replica, or to the same one over a new connection when all that failed was a
-        connection that had been idle.
-        """
-        other = self._choose(model, besides=failed)
-        if other is None and error.stale:
-            other = failed
-        if other is None and error.draining:
-            other = await self._successor(model, failed)
-        if other is None:
-            raise _not_reached(model)
-        self._metrics.retries.labels(*model.id).inc()
-        try:
-            return await self._ask(model, other, body, tokens, trace)
-        except UnreachableError:
-            raise _not_reached(model) from None
-
-    async def _successor(self, model: ModelRecord, failed: Replica) -> Replica | None:
-        """Wait a moment for the replica that takes over from the only one.
-
-        In a rollout the old pod is told to stop as soon as the new one is ready, which may be before its
-        EndpointSlice is here.
-        """
-        end = time.monotonic() + _SUCCESSOR_SECONDS
-        while time.monotonic() < end:
-            await asyncio.sleep(_SUCCESSOR_POLL_SECONDS)
-            other = self._choose(model, besides=failed)
-            if other is not None:
-                return other
-        return None
-
-    async def _ask(
-        self, model: ModelRecord, replica: Replica, body: bytes, tokens: int, trace: Trace
-    ) -> BackendAnswer:
-        replica.tokens_in_flight += tokens
-        try:
-            return await self._backend.rerank(
-                replica.address, body, self._tokens.of_namespace(model.id.namespace), trace.attempt()
-            )
-        except UnreachableError as error:
-            if not error.stale:
-                replica.set_aside_until = time.monotonic() + SET_ASIDE_SECONDS
-            _log.info("replica_unreachable", **_names(model), reason=str(error))
-            raise
-        except InvalidAnswerError as error:
-            _log.warning("backend_answer_invalid", **_names(model), reason=str(error))
-            raise errors.backend_failed("The model's answer could not be read.") from None
-        finally:
-            replica.tokens_in_flight -= tokens
-
-    def _choose(self, model: ModelRecord, *, besides: Replica | None = None) -> Replica | None:
-        return balancer.choose(
-            self._state.replicas(model.id), time.monotonic(), besides=besides, rng=self._rng
+    def _new_dispatcher(self, identity: ObjectId) -> Dispatcher:
+        token = self._tokens.of_namespace(identity.namespace)
+        return Dispatcher(
+            identity,
+            lambda: self._state.replicas(identity),
+            lambda address, body, names: self._backend.rerank(address, body, token, names),
+            self._settings,
+            self._metrics,
         )
 
 
-def _not_reached(model: ModelRecord) -> ApiError:
-    return errors.unavailable(
-        f'The model "{model.id.name}" could not be reached.', code="model_unreachable", retry_after=1
-    )
+async def _all(ranks: Callable[[int], Awaitable[Ranking]], count: int) -> list[Ranking]:
+    """All of them or none: the first failure ends the others."""
+    rankings: dict[int, Ranking] = {}
+    left = iter(range(count))
 
+    async def work() -> None:
+        for place in left:
+            rankings[place] = await ranks(place)
 
-def _names(model: ModelRecord) -> dict[str, str]:
-    return {"namespace": model.id.namespace, "model": model.id.name}
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_AT_ONCE, count)):
+                group.create_task(work())
+    except ExceptionGroup as failures:  # the first ended the others: that one is the answer
+        raise failures.exceptions[0] from None
+    return [rankings[place] for place in range(count)]

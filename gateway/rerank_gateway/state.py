@@ -44,10 +44,17 @@ class _Claim(NamedTuple):
 
 
 class State:
-    """The indexes. `removed` is told of each replica that is no longer to be called."""
+    """The indexes. `removed` is told of each replica that is no longer to be called, `changed` of each model
+    that is not what it was, or has other replicas.
+    """
 
-    def __init__(self, removed: Callable[[Replica], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        removed: Callable[[Replica], None] = lambda _: None,
+        changed: Callable[[ObjectId], None] = lambda _: None,
+    ) -> None:
         self._removed = removed
+        self._changed = changed
         self._objects: dict[Kind, dict[ObjectId, Record]] = {kind: {} for kind in Kind}
         self._keys: dict[str, tuple[KnownKey, ...]] = {}
         self._names: dict[ObjectId, tuple[_Claim, ...]] = {}
@@ -73,6 +80,10 @@ class State:
             return None
         model = claims[0].model
         return self._models[model.namespace][model]
+
+    def model(self, identity: ObjectId) -> ModelRecord | None:
+        """A model by its own name."""
+        return self._models.get(identity.namespace, {}).get(identity)
 
     def models(self, namespace: str) -> list[ModelRecord]:
         """The models that keys of the namespace may call: its own by name, then those shared with it."""
@@ -146,12 +157,19 @@ class State:
             self._add_model(new)
         elif isinstance(new, SliceRecord):
             self._add_slice(new)
-        slices = [record for record in (old, new) if isinstance(record, SliceRecord)]
-        for model in dict.fromkeys(_model_of(record) for record in slices):
-            self._reconcile_replicas(model)
         if isinstance(old, PeersRecord) or isinstance(new, PeersRecord):
             gateways = [r for r in self._objects[Kind.PEERS].values() if isinstance(r, PeersRecord)]
             self._peers = tuple(dict.fromkeys(peer for record in gateways for peer in record.peers))
+        self._follow([record for record in (old, new) if record is not None])
+
+    def _follow(self, records: Iterable[Record]) -> None:
+        """Bring up to date what depends on objects that changed."""
+        slices = [record for record in records if isinstance(record, SliceRecord)]
+        for model in dict.fromkeys(_model_of(record) for record in slices):
+            self._reconcile_replicas(model)
+            self._changed(model)
+        for model in dict.fromkeys(record.id for record in records if isinstance(record, ModelRecord)):
+            self._changed(model)
 
     def _drop_key(self, key: KeyRecord) -> None:
         for entry in key.hashes:

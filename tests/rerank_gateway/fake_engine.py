@@ -3,14 +3,19 @@ socket.
 
 As strict as the stricter of the two: `top_n` and `max_tokens_per_doc` refuse null as vLLM does, a document is
 a string as the intake wants it, errors have vLLM's shape. Documents that are too long are cut and told in a
-header, or refused where `reject` is set; more than `max_documents` are refused. A document's score is the
+header, or refused where `reject` is set; more than `max_documents` are refused. `query_once`: as a model of
+embeddings reads it. A document's score is the
 share of the query's words that it holds. `behave` makes the next requests misbehave in ways that a healthy
-server never would.
+server never would, and `poison` kills it with the first request that holds that word.
+
+With `step_tokens` it works in steps like vLLM's engine: so much at a time, first come, first served, and a
+request is answered when all of it is done.
 """
 
 import asyncio
 import json
 from collections import deque
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -25,6 +30,7 @@ Behaviour = Literal[
     "reset",  # cut the connection instead of an answer
     "reset_midway",  # cut it in the middle of the answer
     "hold",  # answer only when `release` is set
+    "die",  # as a process that is killed: this connection and all others end, new ones are refused
     "nan",  # the 400 that vLLM gives for a NaN score
     "leak",  # a 400 that quotes an address
     "empty_results",
@@ -59,6 +65,15 @@ class Seen:
 
 
 @dataclass
+class _Work:
+    """The tokens of a request that are still to be read."""
+
+    left: int
+    text: str
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
 class FakeEngine:
     """Serves from `async with` on; `address` is where. Words stand for tokens."""
 
@@ -67,6 +82,15 @@ class FakeEngine:
     reject: bool = False
     max_documents: int | None = None
     guarded: bool = True  # False: a plain vLLM, which repeats the documents
+    query_once: bool = False
+    poison: str = ""
+    step_tokens: int = 0
+    step_seconds: float = 0.002
+    steps: int = 0
+    pace: asyncio.Semaphore | None = None  # where set, each step waits to be released
+    read: set[str] = field(default_factory=set)  # first documents of requests that are done
+    done: int = 0
+    plan: str = ""
     token: str | None = None
     seen: list[Seen] = field(default_factory=list)
     behave: deque[Behaviour] = field(default_factory=deque)
@@ -79,6 +103,8 @@ class FakeEngine:
 
     async def __aenter__(self) -> Self:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._pending: deque[_Work] = deque()
+        self._stepping: asyncio.Task[None] | None = None
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**26)
         self.host, self.port = self._server.sockets[0].getsockname()
         return self
@@ -88,14 +114,21 @@ class FakeEngine:
     ) -> None:
         await self.stop()
 
+    @property
+    def alive(self) -> bool:
+        return self._server.is_serving()
+
     async def stop(self) -> None:
         """Refuse new connections and cut the open ones."""
         self._server.close()
         self.release.set()
-        for task in self._tasks:
+        if self._stepping is not None:
+            self._stepping.cancel()
+        others = self._tasks - {asyncio.current_task()}
+        for task in others:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if others:
+            await asyncio.wait(others)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -121,13 +154,18 @@ class FakeEngine:
 
     async def _answer(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         behaviour = self.behave.popleft() if self.behave else self.always
+        if behaviour == "die" or (self.poison and self.poison in str(seen.body)):
+            await self.stop()
+            return False
         if behaviour == "reset":
             return False
         if behaviour == "not_http":
             writer.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
             await writer.drain()
             return False
-        if behaviour == "hold" and not await self._held(reader):
+        if behaviour == "hold" and not await self._held(reader, self.release.wait()):
+            return False
+        if self.step_tokens and not await self._worked(seen, reader):
             return False
         status, headers, body = self.respond(seen, behaviour)
         head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
@@ -137,10 +175,10 @@ class FakeEngine:
         await writer.drain()
         return behaviour != "reset_midway"
 
-    async def _held(self, reader: asyncio.StreamReader) -> bool:
-        """Wait to be released; False when the client leaves first."""
+    async def _held(self, reader: asyncio.StreamReader, until: Coroutine[Any, Any, Any]) -> bool:
+        """Wait for `until`; False when the client leaves first."""
         gone = asyncio.create_task(reader.read(1))
-        released = asyncio.create_task(self.release.wait())
+        released = asyncio.create_task(until)
         try:
             await asyncio.wait((gone, released), return_when=asyncio.FIRST_COMPLETED)
             if released.done():
@@ -151,6 +189,36 @@ class FakeEngine:
             gone.cancel()
             released.cancel()
             await asyncio.wait((gone, released))
+
+    async def _worked(self, seen: Seen, reader: asyncio.StreamReader) -> bool:
+        """Wait until the engine's steps have come to it; what a client leaves behind is not worked on."""
+        around = len(seen.body["query"].split()) + 3
+        texts = seen.body["documents"]
+        work = _Work(sum(len(text.split()) + around for text in texts), texts[0])
+        self._pending.append(work)
+        if self._stepping is None or self._stepping.done():
+            self._stepping = asyncio.create_task(self._step())
+        if await self._held(reader, work.finished.wait()):
+            return True
+        work.left = 0
+        return False
+
+    async def _step(self) -> None:
+        while self._pending:
+            room, finished = self.step_tokens, []
+            while self._pending and room:
+                work = self._pending[0]
+                taken = min(room, work.left)
+                work.left -= taken
+                room -= taken
+                if not work.left:
+                    finished.append(self._pending.popleft())
+            self.done += self.step_tokens - room
+            self.steps += 1
+            await (self.pace.acquire() if self.pace else asyncio.sleep(self.step_seconds))
+            for work in finished:
+                self.read.add(work.text)
+                work.finished.set()
 
     def respond(self, seen: Seen, behaviour: Behaviour) -> tuple[int, bytes, bytes]:
         """Status, extra header lines and body for a request."""
@@ -186,7 +254,9 @@ class FakeEngine:
         if self.max_documents is not None and len(documents) > self.max_documents:
             message = f"documents holds {len(documents)} texts. This model takes {self.max_documents} at most"
             return 400, b"", _error(400, message, "documents")
-        query, tokens, results, cut = request.query.lower().split(), 0, [], []
+        query, results, cut = request.query.lower().split(), [], []
+        around = 0 if self.query_once else len(query) + 3
+        tokens = len(query) if self.query_once else 0
         room = self.max_model_len - len(query) - 3
         wish = request.max_tokens_per_doc or self.max_model_len
         for index, document in enumerate(documents):
@@ -197,7 +267,7 @@ class FakeEngine:
             words = words[:room]
             if len(words) < len(document.split()):
                 cut.append(index)
-            tokens += len(query) + len(words) + 3
+            tokens += len(words) + around
             score = sum(word in words for word in query) / max(1, len(query))
             results.append(
                 {
@@ -218,8 +288,15 @@ class FakeEngine:
         }
         if behaviour == "wrong_report":
             cut = [len(documents)]
-        header = f"X-Rerank-Truncated: {len(cut)};{','.join(map(str, cut[:100]))}\r\n" if cut else ""
-        return 200, header.encode(), json.dumps(answer).encode()
+        return 200, self._told(cut, len(query)), json.dumps(answer).encode()
+
+    def _told(self, cut: list[int], query: int) -> bytes:
+        told = {
+            "Truncated": f"{len(cut)};{','.join(map(str, cut[:100]))}" if cut else "",
+            "Query-Tokens": str(query) if self.query_once else "",
+            "Plan": self.plan,
+        }
+        return "".join(f"X-Rerank-{name}: {value}\r\n" for name, value in told.items() if value).encode()
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:

@@ -142,7 +142,10 @@ async def running(settings: Settings | None = None, *, synced: bool = True) -> A
         return sources[0]
 
     gateway = Gateway(
-        settings or Settings(drain_seconds=0), BackendTokens(MASTER), source, version="0.0.test"
+        settings or Settings(drain_seconds=0, hold_seconds=0),
+        BackendTokens(MASTER),
+        source,
+        version="0.0.test",
     )
     public, internal = (listen(0, "127.0.0.1") for _ in range(2))
     port, internal_port = (listening.getsockname()[1] for listening in (public, internal))

@@ -46,6 +46,11 @@ def model(
     context_length: int | None = 512,
     catalog: str | None = None,
     shared_with: Sequence[str] = (),
+    replicas: int = 1,
+    autoscaling: Object | None = None,
+    phase: str | None = None,
+    listwise: bool = False,
+    prefix_caching: bool = False,
 ) -> Object:
     """A model of a repository, of a volume (`repo` None), or of the catalog (the status tells `repo`)."""
     source: Object = (
@@ -56,6 +61,17 @@ def model(
         source = {"catalog": catalog}
         status.setdefault("model", {}).update({"repo": repo} if repo else {})
     access: Object = {"access": {"namespaces": list(shared_with)}} if shared_with else {}
+    found = {
+        **({"scoring": {"pointwise": False}} if listwise else {}),
+        **({"prefixCaching": True} if prefix_caching else {}),
+    }
+    if found:
+        status.setdefault("model", {}).update(found)
+    if phase:
+        status["phase"] = phase
+    spec: Object = {"model": source, "aliases": list(aliases), "replicas": replicas, **access}
+    if autoscaling is not None:
+        spec["autoscaling"] = autoscaling
     return {
         "apiVersion": "rerank.dev/v1alpha1",
         "kind": "ModelDeployment",
@@ -65,7 +81,7 @@ def model(
             "creationTimestamp": created,
             "resourceVersion": "1",
         },
-        "spec": {"model": source, "aliases": list(aliases), "replicas": 1, **access},
+        "spec": spec,
         "status": status,
     }
 

@@ -15,8 +15,9 @@ from rerank_gateway.backend import BackendAnswer
 from rerank_gateway.dialects import paths
 from rerank_gateway.dialects.call import Call, Stamp
 from rerank_gateway.errors import ApiError
+from rerank_gateway.estimate import Estimator
 from rerank_gateway.head import read
-from rerank_gateway.records import Kind, ModelRecord, parse
+from rerank_gateway.records import Kind, parse
 from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.rerank_request import RerankRequest
 from rerank_gateway.state import State
@@ -62,15 +63,6 @@ fields = st.fixed_dictionaries(
 )
 
 
-def record(body: objects.Object) -> ModelRecord:
-    model = parse(Kind.MODEL, body)
-    assert isinstance(model, ModelRecord)
-    return model
-
-
-MODEL = record(objects.model())
-
-
 def outcome(path: str, body: bytes) -> Call | ApiError:
     try:
         return paths.parse(path, body)
@@ -90,13 +82,13 @@ def test_a_body_is_refused_by_name_or_fits_the_strict_engine(path: str, body: di
         return
     assert call.requests
     for request in call.requests:
-        sent = json.loads(rerank_request.backend_body(request, MODEL))
+        sent = json.loads(rerank_request.backend_body(request, "minilm"))
         strict = Strict.model_validate(sent)
         assert set(sent) <= {"model", "query", "documents", "top_n", "max_tokens_per_doc"}
         assert strict.documents == request.documents
         assert strict.max_tokens_per_doc == (request.max_tokens_per_doc or 0)
         assert 0 <= strict.top_n <= len(request.documents)
-        assert request.estimated_tokens > 0
+        assert min(Estimator().pairs(request.query, request.documents)) > 0
     rankings = [_ranked(request) for request in call.requests]
     answer = json.loads(call.answer(rankings, Stamp("minilm", "r", 1)))
     assert str(answer).count("score': ") == sum(len(ranking.scores) for ranking in rankings)

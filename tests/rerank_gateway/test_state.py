@@ -1,7 +1,5 @@
-"""The pure parts: what is kept of objects, how names resolve, which replica is chosen."""
+"""The pure parts: what is kept of objects, how names resolve."""
 
-import random
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_api import keys
-from rerank_gateway import balancer, records
+from rerank_gateway import records
 from rerank_gateway.balancer import Replica
 from rerank_gateway.limits import Limits
-from rerank_gateway.records import Address, Kind, ObjectId
+from rerank_gateway.records import Kind, ObjectId
 from rerank_gateway.state import State
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.objects import Object
@@ -344,35 +342,6 @@ def test_a_key_that_is_not_minted_yet_has_no_hash() -> None:
     record = records.parse(Kind.API_KEY, body)
     assert isinstance(record, records.KeyRecord)
     assert record.hashes == ()
-
-
-# Choosing
-
-
-def replica(host: str, tokens: int = 0, aside: float = 0) -> Replica:
-    return Replica(Address(host, 8000), tokens, aside)
-
-
-def test_the_least_loaded_is_chosen_and_ties_are_shared_out() -> None:
-    rng = random.Random(1)
-    busy, free = replica("a", 5), [replica("b", 2), replica("c", 2)]
-    chosen = Counter(
-        found.address.host
-        for _ in range(200)
-        if (found := balancer.choose([busy, *free], 0.0, rng=rng)) is not None
-    )
-    assert set(chosen) == {"b", "c"}
-    assert min(chosen.values()) > 60
-
-
-def test_a_replica_set_aside_is_the_last_resort() -> None:
-    rng = random.Random(1)
-    aside, busy = replica("a", 0, aside=10.0), replica("b", 99)
-    assert balancer.choose([aside, busy], 9.9, rng=rng) is busy
-    assert balancer.choose([aside, busy], 10.0, rng=rng) is aside
-    assert balancer.choose([aside, busy], 9.9, besides=busy, rng=rng) is aside
-    assert balancer.choose([aside], 9.9, besides=aside, rng=rng) is None
-    assert balancer.choose([], 0.0, rng=rng) is None
 
 
 # Gateways

@@ -1,0 +1,134 @@
+"""A request cut into parts that replicas score by themselves, and the parts' scores put together again. Pure.
+
+Sound for models that score each document by itself. Where documents are read together (listwise), a request
+goes whole. What comes out equals what one replica would have answered: same scores, same order; texts that
+stand in a request twice are scored once.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from rerank_gateway import errors
+from rerank_gateway.errors import ApiError
+from rerank_gateway.rerank_answer import MAX_TOLD, Ranking, Truncated, best_first
+from rerank_gateway.rerank_request import RerankRequest
+
+# More fill no step better, and who waits behind a part waits for all of it.
+MAX_DOCUMENTS: Final = 32
+
+_DOCUMENT: Final = re.compile(r"documents\[(\d{1,9})\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A request for one replica. `places[i]`: where its document `i` stands in the client's request."""
+
+    request: RerankRequest
+    tokens: int
+    places: Sequence[tuple[int, ...]]
+
+    @property
+    def documents(self) -> int:
+        return len(self.request.documents)
+
+
+def is_whole(documents: Sequence[str], tokens: int, max_tokens: int) -> bool:
+    """Whether a request of so many estimated tokens is one part and has no text twice."""
+    count = len(documents)
+    if count == 1:
+        return True
+    return count <= MAX_DOCUMENTS and tokens <= max_tokens and len(set(documents)) == count
+
+
+def places(documents: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Each different text with the places where it stands, in the order of the first ones."""
+    found: dict[str, tuple[int, ...]] = {}
+    for place, text in enumerate(documents):
+        known = found.get(text)
+        found[text] = (place,) if known is None else (*known, place)
+    return found
+
+
+def parts(
+    request: RerankRequest, costs: Sequence[int], wanted: Mapping[str, tuple[int, ...]], max_tokens: int
+) -> list[Part]:
+    """Parts of about equal length, each within `MAX_DOCUMENTS` and, but for a single text, `max_tokens`.
+
+    Args:
+        request: the client's.
+        costs: estimated tokens of each of its documents.
+        wanted: what `places` found, or a part of it: the texts that are to be scored.
+        max_tokens: of a part.
+    """
+    total = sum(costs[where[0]] for where in wanted.values())
+    least = max(-(-len(wanted) // MAX_DOCUMENTS), -(-total // max_tokens), 1)
+    most = -(-len(wanted) // least)
+    found: list[Part] = []
+    texts: list[str] = []
+    where: list[tuple[int, ...]] = []
+    tokens = 0
+
+    def close() -> None:
+        nonlocal texts, where, tokens
+        found.append(Part(replace(request, documents=texts, top_n=None), tokens, where))
+        texts, where, tokens = [], [], 0
+
+    for text, stands in wanted.items():
+        cost = costs[stands[0]]
+        if texts and (len(texts) == most or tokens + cost > max_tokens):
+            close()
+        texts.append(text)
+        where.append(stands)
+        tokens += cost
+    if texts:
+        close()
+    return found
+
+
+def merge(
+    request: RerankRequest,
+    answers: Sequence[tuple[Part, Ranking]],
+    known: Sequence[tuple[tuple[int, ...], float]] = (),
+) -> Ranking:
+    """The ranking of the client's request.
+
+    Args:
+        request: the client's.
+        answers: its parts and their rankings.
+        known: scores that needed no asking, with the places that they are for.
+    """
+    scores = [(place, score) for where, score in known for place in where]
+    cached = len(scores)
+    cut: list[int] = []
+    query_cut = False
+    for part, ranking in answers:
+        scores += [(place, score) for index, score in ranking.scores for place in part.places[index]]
+        if ranking.truncated is not None:
+            cut += [place for index in ranking.truncated.documents for place in part.places[index]]
+            query_cut = query_cut or ranking.truncated.query
+    scores.sort(key=best_first)
+    cut.sort()
+    return Ranking(
+        scores=scores[: request.top_n or None],
+        tokens=_tokens([ranking for _, ranking in answers]),
+        truncated=Truncated(len(cut), tuple(cut[:MAX_TOLD]), query_cut) if cut or query_cut else None,
+        cached=cached,
+    )
+
+
+def _tokens(rankings: Sequence[Ranking]) -> int:
+    """What was read: where each answer counts the query once (embeddings), so does the sum of them."""
+    repeated = sum(ranking.query_tokens for ranking in rankings[1:])
+    return sum(ranking.tokens for ranking in rankings) - repeated
+
+
+def original(refusal: ApiError, part: Part) -> ApiError:
+    """A replica's refusal of a part, naming the document at fault by its place in the client's request."""
+    found = _DOCUMENT.fullmatch(refusal.param or "")
+    if found is None or int(found[1]) >= len(part.places):
+        return refusal
+    name = f"documents[{part.places[int(found[1])][0]}]"
+    message = refusal.message.replace(found[0], name)
+    return errors.invalid(message, param=name, status=refusal.status, code=refusal.code)
