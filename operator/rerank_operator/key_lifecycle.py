@@ -38,9 +38,10 @@ def due(key: APIKey) -> Cause | None:
     if key.spec.hashes is not None:
         return None
     status = key.status
-    if status.version is None:
+    version = _delivered(status)
+    if version is None:
         return "First"
-    if _wanted_version(key) > status.version:
+    if _wanted_version(key) > version:
         return "Raised"
     renamed = status.secret_name is not None and status.secret_name != key.secret_name
     return "Renamed" if renamed else None
@@ -90,9 +91,10 @@ def status_of(
         status = _handed_out(key, written)
     elif removed:
         status = status.model_copy(update=_NO_SECRET)
-    hashes = _with_ends(status.hashes, status.version, _overlap(key))
+    version = _delivered(status)
+    hashes = _with_ends(status.hashes, version, _overlap(key))
     ends = _secret_ends(key, status.secret_written_at) if status.secret_name else None
-    status = status.model_copy(update={"hashes": hashes, "secret_expires_at": ends})
+    status = status.model_copy(update={"version": version, "hashes": hashes, "secret_expires_at": ends})
     generation = key.metadata.generation
     verdicts = [
         _ready(key, hashes, now, taken=taken, trouble=trouble),
@@ -118,6 +120,14 @@ def _wanted_version(key: APIKey) -> int:
     return key.spec.version or 1
 
 
+def _delivered(status: APIKeyStatus) -> int | None:
+    """The version whose key was handed out; None where none was made.
+
+    A status that tells of a Secret and of no version is that of an operator which knew no versions.
+    """
+    return status.version or (1 if status.secret_name is not None and status.hashes else None)
+
+
 def _overlap(key: APIKey) -> timedelta:
     seconds = key.spec.overlap_seconds
     return timedelta(seconds=OVERLAP_SECONDS if seconds is None else seconds)
@@ -134,7 +144,7 @@ def _entry(key: APIKey, minted: MintedKey, now: datetime) -> KeyHash:
 
 def _former(key: APIKey, now: datetime) -> list[KeyHash]:
     """The keys that a new one joins. Expired ones were kept for the sake of a clear refusal: no longer."""
-    version = key.status.version
+    version = _delivered(key.status)
     if version is None:
         return []
     alive = [known for known in key.status.hashes if known.expires_at is None or known.expires_at > now]

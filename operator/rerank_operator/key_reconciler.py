@@ -103,7 +103,7 @@ class KeyReconciler:
 
     def _check_is_due(self, key: APIKey, now: datetime) -> bool:
         """Whether to ask if the Secret is still there. The first time is left to chance: no burst."""
-        if key.status.secret_name is None:
+        if key.status.secret_uid is None:
             return False
         if any(c.type == "Provisioned" and c.status == "False" for c in key.status.conditions):
             return True  # whether that is over, only asking tells

@@ -126,6 +126,19 @@ def test_a_secret_of_somebody_else_is_left_alone(api: Api, namespace: str, their
     )
 
 
+def test_a_quota_on_secrets_is_told_until_it_is_lifted(api: Api, namespace: str) -> None:
+    quotas = f"/api/v1/namespaces/{namespace}/resourcequotas"
+    api.create(quotas, {"metadata": {"name": "q"}, "spec": {"hard": {"count/secrets": "0"}}})
+    eventually("the quota counts", lambda: api.get(f"{quotas}/q").get("status", {}).get("hard"))
+    apply_key(api, namespace)
+    key = with_reason(api, namespace, "SecretRefused")
+    assert "exceeded quota: q" in key.status.conditions[0].message
+    assert key.status.hashes == []
+    api.delete(f"{quotas}/q")
+    apply_key(api, namespace, description="looked at again at once")
+    with_reason(api, namespace, "Active")
+
+
 def test_two_keys_never_share_a_secret(api: Api, namespace: str) -> None:
     apply_key(api, namespace, "first", secret={"name": "shared"})
     first = with_reason(api, namespace, "Active", "first")

@@ -432,16 +432,19 @@ def test_a_refused_child_is_reported_and_recovers(api: Api, namespace: str) -> N
     eventually("the corrected spec is applied", lambda: api.find(child_path(namespace, "deployments")))
 
 
-def test_pods_that_quota_forbids_are_reported(api: Api, namespace: str) -> None:
-    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}
+@pytest.mark.parametrize("what", ["pods", "requests.nvidia.com/gpu", "limits.memory"])
+def test_pods_that_quota_forbids_are_reported(api: Api, namespace: str, what: str) -> None:
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {what: "0"}}}
     api.create(f"/api/v1/namespaces/{namespace}/resourcequotas", quota)
     eventually(
         "the quota counts",
         lambda: api.get(f"/api/v1/namespaces/{namespace}/resourcequotas/q").get("status", {}).get("hard"),
     )
-    apply_model(api, namespace)
+    apply_model(api, namespace, resources={"gpu": {"count": 1}})
     body = settled(api, namespace, lambda b: condition(b, "Ready").get("reason") == "PodsRefused")
-    assert "exceeded quota" in body["status"]["message"]
+    assert "exceeded quota: q" in body["status"]["message"]
+    assert f"{what}=" in body["status"]["message"]
+    assert condition(body, "Progressing")["reason"] == "PodsRefused"
 
 
 def test_a_new_model_of_the_same_name_replaces_the_old(api: Api, namespace: str) -> None:

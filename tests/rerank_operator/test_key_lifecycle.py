@@ -104,6 +104,21 @@ def test_expired_keys_are_dropped_when_the_next_one_is_made() -> None:
     assert len(status.hashes) == 2
 
 
+def test_a_key_from_before_there_were_versions_stays() -> None:
+    before = FIRST.model_copy(
+        update={
+            "version": None,
+            "secret_uid": None,
+            "secret_written_at": None,
+            "hashes": [FIRST.hashes[0].model_copy(update={"version": None})],
+        }
+    )
+    assert due(key(before)) is None
+    status = status_of(key(before), now=NOW)
+    assert (status.version, ends(status)) == (1, [None])
+    assert ends(handed_out(key(before, version=2, overlapSeconds=60), "Raised")) == [60, None]
+
+
 @pytest.mark.parametrize("cause", ["Renamed", "Lost"])
 def test_nobody_is_locked_out_where_no_version_was_raised(cause: Cause) -> None:
     assert ends(handed_out(key(FIRST), cause)) == [None, None]
