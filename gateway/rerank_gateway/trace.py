@@ -2,6 +2,7 @@
 
 The client's own request id goes nowhere: before vLLM 0.30 one that another request has too mixes their texts
 (PYSEC-2026-4198). A trace is checked and written anew by W3C Trace Context, https://www.w3.org/TR/trace-context-2/.
+Its parent stays the client's span: we record none, and one that nobody recorded would tear the trace apart.
 """
 
 import re
@@ -26,26 +27,23 @@ class Trace:
         tracestate: the header as sent, several of them joined by commas. It goes with a valid traceparent.
     """
 
-    __slots__ = ("_attempts", "_flags", "_state", "_trace_id", "id")
+    __slots__ = ("_attempts", "_parent", "_state", "id")
 
     def __init__(self, traceparent: bytes = b"", tracestate: bytes = b"") -> None:
         self.id = secrets.token_hex(_ID_BYTES)
         self._attempts = 0
-        self._trace_id = self._state = b""
-        self._flags = 0
+        self._parent = self._state = b""
         found = _PARENT.fullmatch(traceparent) if traceparent else None
         if found is not None and _valid(found):
-            self._trace_id = found[2]
-            self._flags = int(found[4], 16) & _KNOWN_FLAGS
+            self._parent = b"00-%s-%s-%02x" % (found[2], found[3], int(found[4], 16) & _KNOWN_FLAGS)
             self._state = _state(tracestate)
 
     def attempt(self) -> bytes:
         """The lines of a head that name the next attempt, which no other has been named."""
         self._attempts += 1
         lines = b"X-Request-Id: %s-%d\r\n" % (self.id.encode("ascii"), self._attempts)
-        if self._trace_id:
-            span = secrets.token_hex(8).encode("ascii")
-            lines += b"traceparent: 00-%s-%s-%02x\r\n" % (self._trace_id, span, self._flags)
+        if self._parent:
+            lines += b"traceparent: %s\r\n" % self._parent
         if self._state:
             lines += b"tracestate: %s\r\n" % self._state
         return lines

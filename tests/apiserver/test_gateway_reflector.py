@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import ssl
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
 
+import pytest
+
 from rerank_api import keys
-from rerank_gateway import api_server
+from rerank_gateway import api_server, reflector
 from rerank_gateway.api_server import ApiServer
 from rerank_gateway.records import Address, KeyRecord, Kind, ObjectId
 from rerank_gateway.reflector import Cluster
 from rerank_gateway.state import State
 from tests.apiserver import kubelet
 from tests.apiserver.api import RERANK, Api, Object
+from tests.rerank_gateway import fault_proxy
+from tests.rerank_gateway.fault_proxy import FaultProxy
 
 _RIGHTS = [
     {
@@ -90,6 +95,43 @@ async def test_keys_appear_and_stop_within_a_second_at_every_replica(api: Api, n
 
 def valid(state: State, minted: keys.MintedKey) -> bool:
     return any(not known.key.disabled for known in state.keys(minted.sha256))
+
+
+async def test_a_quiet_watch_keeps_keys_confirmed(
+    api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing happens, and the API server still says so again and again: by bookmarks, by ending watches."""
+    monkeypatch.setattr(reflector, "WATCH_SECONDS", 2)
+    cluster = Cluster(administrator(api), (namespace,), State())
+    task = asyncio.create_task(cluster.run())
+    await until(lambda: not cluster.unsynced())
+    oldest = 0.0
+    for _ in range(70):
+        await asyncio.sleep(0.1)
+        oldest = max(oldest, cluster.keys_age(namespace))
+    task.cancel()
+    await asyncio.wait([task])
+    assert 0.5 < oldest < 4
+
+
+@pytest.mark.parametrize("fault", ["refuse", "half_open"])
+async def test_a_key_deleted_behind_a_broken_network_is_gone_after_it(
+    api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch, fault: fault_proxy.Fault
+) -> None:
+    monkeypatch.setattr(reflector, "WATCH_DEADLINE_SECONDS", 3)
+    minted = keys.mint()
+    path = await asyncio.to_thread(grant, api, namespace, minted, "search")
+    server = administrator(api)
+    async with FaultProxy(int(server.url.rpartition(":")[2])) as proxy:
+        behind = dataclasses.replace(server, url=f"https://127.0.0.1:{proxy.port}")
+        async with reflecting(behind, namespace) as state:
+            assert valid(state, minted)
+            proxy.fail(fault)
+            await asyncio.to_thread(api.delete, path)
+            await asyncio.sleep(0.5)
+            assert valid(state, minted)
+            proxy.fail("none")
+            await until(lambda: not valid(state, minted))
 
 
 async def test_a_service_account_needs_no_more_than_to_read_three_kinds(api: Api, namespace: str) -> None:

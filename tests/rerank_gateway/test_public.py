@@ -11,6 +11,7 @@ from rerank_api import keys
 from rerank_gateway import wire
 from rerank_gateway.config import Settings
 from rerank_gateway.dialects import paths
+from rerank_gateway.protocol import Connection
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import BODY, MINTED, Running, running, slice_of, until
@@ -193,6 +194,56 @@ def _refuses(gateway: Running) -> bool:
     """Whether the public port no longer listens."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", gateway.port)) != 0
+
+
+async def test_an_idle_connection_is_closed_when_a_gateway_stops(engine: FakeEngine) -> None:
+    async with running(Settings(drain_seconds=0)) as gateway:
+        gateway.source.put(objects.model(), *slice_of([engine]))
+        opened = [await kept(gateway), await asyncio.open_connection("127.0.0.1", gateway.port)]
+        gateway.gateway.stop()
+        for reader, writer in opened:
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+        await asyncio.wait_for(asyncio.shield(gateway.task), 5)
+
+
+async def test_what_was_sent_before_the_close_is_served(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies in the socket, unread, when the connection is to be closed."""
+    made: list[Connection] = []
+    connection_made = Connection.connection_made
+
+    def remember(self: Connection, transport: Any) -> None:
+        made.append(self)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(Connection, "connection_made", remember)
+    async with running(Settings(drain_seconds=0)) as gateway:
+        gateway.source.put(objects.model(), *slice_of([engine]))
+        reader, writer = await kept(gateway)
+        gateway.gateway._lifecycle.draining = True
+        writer.write(REQUEST)  # asyncio sends at once
+        made[0].shutdown()
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+
+
+REQUEST = (
+    f"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {MINTED.text}\r\n"
+    f"Content-Type: application/json\r\nContent-Length: {len(json.dumps(BODY))}\r\n\r\n{json.dumps(BODY)}"
+).encode()
+
+
+async def kept(gateway: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that has been used once."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(REQUEST)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+    return reader, writer
 
 
 async def test_a_source_that_fails_ends_the_gateway() -> None:
