@@ -1,7 +1,8 @@
 """CatalogModel: a tested recipe under a name. A test holds it together with `crds/`, the source of truth."""
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import Field
 
@@ -10,6 +11,8 @@ from rerank_api.recipe import Recipe
 from rerank_api.resource import SpecModel, StatusModel
 
 Word = Annotated[str, Field(min_length=1, max_length=64)]
+
+_GIBIBYTES: Final = re.compile(r"([0-9]{1,4}([.][0-9]+)?) ?GiB")
 
 
 class CatalogRepository(SpecModel):
@@ -51,6 +54,12 @@ class CatalogModelSpec(SpecModel):
     memory: Annotated[str, Field(min_length=1, max_length=32)]
     source: CatalogSource
     defaults: Recipe | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` in bytes, where it is a number of GiB."""
+        found = _GIBIBYTES.fullmatch(self.memory)
+        return round(float(found[1]) * 2**30) if found else None
 
 
 class CatalogMetadata(StatusModel):

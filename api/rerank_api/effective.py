@@ -11,10 +11,12 @@ from rerank_api.resource import StatusModel
 
 
 class EffectiveGpu(StatusModel):
-    """GPUs of one replica; `count` 0 means the CPU."""
+    """GPUs of one replica; `count` 0 means the CPU. Any product and memory will do where none is named."""
 
     count: int = 1
     resource_name: str = "nvidia.com/gpu"
+    products: list[str] = []
+    min_memory: str | None = None
 
 
 class EffectiveResources(StatusModel):

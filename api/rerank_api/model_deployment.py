@@ -11,13 +11,40 @@ from rerank_api.recipe import Quantity, Recipe
 from rerank_api.resource import Resource, SpecModel, StatusModel
 
 Phase = Literal["Pending", "Downloading", "Starting", "Verifying", "Ready", "Degraded", "Idle", "Failed"]
+RolloutStrategy = Literal["Auto", "Surge", "Recreate"]
 
 
 class Scheduling(SpecModel):
-    """Where replicas may run. Tolerations are Kubernetes' own, as in a pod."""
+    """Where replicas may run: Kubernetes' own fields, as in a pod.
+
+    Attributes:
+        node_selector: labels that a node must have.
+        tolerations: taints that are put up with.
+        affinity: for nodes, and for pods of the same namespace.
+        priority_class_name: of a PriorityClass; None for the cluster's default.
+        runtime_class_name: of a RuntimeClass; None for the node's default.
+        topology_spread_constraints: None spreads replicas over nodes, as far as there is room.
+    """
 
     node_selector: dict[str, str] = {}
     tolerations: list[dict[str, Any]] = []
+    affinity: dict[str, Any] = {}
+    priority_class_name: str | None = None
+    runtime_class_name: str | None = None
+    topology_spread_constraints: list[dict[str, Any]] | None = None
+
+
+class Rollout(SpecModel):
+    """How a change reaches replicas that run.
+
+    Attributes:
+        strategy: Auto starts new beside old where there is room, else replaces one by one; Surge waits for
+            room; Recreate ends all old ones first.
+        progress_deadline_seconds: without a new replica that becomes ready, after which it is told.
+    """
+
+    strategy: RolloutStrategy = "Auto"
+    progress_deadline_seconds: Annotated[int, Field(ge=1, le=604_800)] = 1800
 
 
 class StorageClaim(SpecModel):
@@ -59,6 +86,7 @@ class ModelDeploymentSpec(Recipe):
     access: Access | None = None
     replicas: Annotated[int, Field(ge=0)] = 1
     scheduling: Scheduling = Scheduling()
+    rollout: Rollout = Rollout()
     storage: Storage | None = None
 
 

@@ -13,6 +13,11 @@ USAGE_FIELD_MANAGER: Final = f"{FIELD_MANAGER}/usage"
 MODEL_LABEL: Final = f"{GROUP}/model"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "rerank-operator"
+NAME_LABEL: Final = "app.kubernetes.io/name"
+
+# What the pods of the installation itself carry as their name.
+OPERATOR: Final = "rerank-operator"
+GATEWAY: Final = "rerank-gateway"
 
 HTTP_PORT: Final = 8000
 HTTP_PORT_NAME: Final = "http"
@@ -30,7 +35,7 @@ _MAX_NAME = 63  # a DNS label (RFC 1123), the tightest rule that any child's nam
 
 
 def child_name(model: str) -> str:
-    """The name of every child (Deployment, Service, ConfigMap) of the ModelDeployment `model`.
+    """The name of every child (Deployment, Service, NetworkPolicy…) of the ModelDeployment `model`.
 
     The prefix makes it a valid Service name whatever the model's name starts with (RFC 1035 wants a
     letter). A name that would not fit ends in eight hex digits of its SHA-256 instead of being cut.
@@ -46,7 +51,7 @@ def model_labels(model: str) -> dict[str, str]:
     """The labels of every child of the ModelDeployment `model`, its pods included."""
     return {
         MANAGED_BY_LABEL: MANAGED_BY,
-        "app.kubernetes.io/name": "rerank-runtime",
+        NAME_LABEL: "rerank-runtime",
         "app.kubernetes.io/instance": model,
         MODEL_LABEL: model,
     }
@@ -54,7 +59,7 @@ def model_labels(model: str) -> dict[str, str]:
 
 def api_key_labels() -> dict[str, str]:
     """The labels of the Secret of an APIKey."""
-    return {MANAGED_BY_LABEL: MANAGED_BY, "app.kubernetes.io/name": "rerank-api-key"}
+    return {MANAGED_BY_LABEL: MANAGED_BY, NAME_LABEL: "rerank-api-key"}
 
 
 def secret_field_manager(api_key: str) -> str:

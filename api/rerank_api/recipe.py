@@ -21,10 +21,19 @@ Tokens = Annotated[int, Field(ge=1, le=1_048_576)]
 
 
 class GpuResources(SpecModel):
-    """GPUs of one replica. `count` 0 runs the model on the CPU."""
+    """GPUs of one replica.
+
+    Attributes:
+        count: 0 runs the model on the CPU.
+        resource_name: of the extended resource that nodes offer.
+        products: which GPUs will do, as GPU feature discovery names them; any, where there is none.
+        min_memory: that the GPU must have.
+    """
 
     count: Annotated[int, Field(ge=0, le=1)] | None = None
     resource_name: str | None = None
+    products: list[str] | None = None
+    min_memory: Quantity | None = None
 
 
 class Resources(SpecModel):

@@ -13,6 +13,8 @@ from rerank_operator.pods import FETCH, SERVE, Container, Ending, Pod
 Stage = Literal["Scheduled", "Downloaded", "Serving", "ScoringVerified"]
 Step = Literal["Pending", "Downloading", "Starting", "Verifying", "Ready"]
 
+UNSCHEDULABLE: Final = "Unschedulable"
+
 STEPS: Final[tuple[Step, ...]] = ("Pending", "Downloading", "Starting", "Verifying", "Ready")
 
 _IMAGE_REASONS: Final = frozenset(
@@ -41,6 +43,16 @@ _VERIFICATION_REASONS: Final = frozenset(
     }
 )
 
+_PULL_ERRORS: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE), hint)
+    for pattern, hint in (
+        (r"not present with pull policy", "the node has no such image, and image.pullPolicy is Never"),
+        (r"unauthorized|denied|forbidden|\b40[13]\b", "the registry does not let the node have it"),
+        (r"not found|manifest unknown|\b404\b", "the registry has no such image"),
+        (r"no such host|timeout|refused|unreachable", "the registry cannot be reached from the node"),
+        (r"no space left", "the node's disk is full"),
+    )
+)
 _MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 # The kubelet's words: a container also waits for the images that it mounts.
 _PULLED_IMAGE: Final = re.compile(r'\bimage "([^"]+)"')
@@ -71,6 +83,10 @@ def judge(pod: Pod) -> Standing:
         return Standing("Ready")
     if not pod.scheduled:
         return Standing("Pending", _unschedulable(pod.unschedulable) if pod.unschedulable else None)
+    if pod.complaint is not None:
+        stage: Stage = "Serving" if pod.fetch is None else "Downloaded"
+        message = f"the node {pod.node} cannot prepare a replica: {pod.complaint.message}"
+        return Standing("Pending", Cause(stage, pod.complaint.reason, message))
     if pod.fetch is not None and not pod.fetch.succeeded:
         return _begun(pod.fetch, Standing("Downloading", _container_cause(pod.fetch, FETCH, "Downloaded")))
     standing = _judge_serving(pod)
@@ -83,9 +99,14 @@ def _begun(first: Container, standing: Standing) -> Standing:
     return Standing("Pending") if untouched else standing
 
 
-def evicted(pod: Pod) -> Cause | None:
-    """Why the kubelet ended a whole pod, if it did."""
-    return Cause("Serving", "Evicted", f"a replica was evicted: {pod.evicted}") if pod.evicted else None
+def ended(pod: Pod) -> Cause | None:
+    """Why the node ended a whole pod, if it did."""
+    if pod.ended is None:
+        return None
+    if pod.ended.reason == "Evicted":
+        return Cause("Serving", "Evicted", f"a replica was evicted: {pod.ended.message}")
+    message = f"the node ended a replica: {pod.ended.reason}: {pod.ended.message or 'it gave no details'}"
+    return Cause("Serving", "EndedByNode", message)
 
 
 def _judge_serving(pod: Pod) -> Standing:
@@ -110,7 +131,7 @@ def _unschedulable(message: str) -> Cause:
             "PersistentVolumeClaimNotFound",
             f'there is no PersistentVolumeClaim "{claim[1]}" in this namespace (scheduler: {message})',
         )
-    return Cause("Scheduled", "Unschedulable", f"no node can take a replica: {message}")
+    return Cause("Scheduled", UNSCHEDULABLE, f"no node can take a replica: {message}")
 
 
 def _container_cause(container: Container, name: str, stage: Stage) -> Cause | None:
@@ -119,12 +140,19 @@ def _container_cause(container: Container, name: str, stage: Stage) -> Cause | N
         # The kubelet alternates between the pull's error and its back-off: one sentence for both.
         named = _PULLED_IMAGE.search(message)
         image = named[1] if named else container.image
-        return Cause(stage, "ImagePullFailed", f"the image {image} cannot be pulled")
+        return Cause(stage, "ImagePullFailed", f"the image {image} cannot be pulled{_why(message)}")
     if waiting == "CreateContainerConfigError":
         return _config_error(message, stage)
     if waiting in _START_REASONS:
         return Cause(stage, "ContainerCannotStart", f"the container {name} cannot be started: {message}")
     return _ending_cause(container.failure, name, stage) if container.failure else None
+
+
+def _why(pull: str) -> str:
+    """What a pull's error comes to, of which registries and container runtimes have many wordings."""
+    hints = (hint for pattern, hint in _PULL_ERRORS if pattern.search(pull))
+    hint = next(hints, "")
+    return f": {hint}" if hint else ""
 
 
 def _config_error(message: str, stage: Stage) -> Cause:

@@ -50,15 +50,25 @@ API_KEY: Final = Resource(names.API_VERSION, "APIKey", "apikeys")
 CATALOG_MODEL: Final = Resource(names.API_VERSION, "CatalogModel", "catalogmodels")
 DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments")
 SERVICE: Final = Resource("v1", "Service", "services")
+POD_DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICY: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps")
 SECRET: Final = Resource("v1", "Secret", "secrets")
+NODE: Final = Resource("v1", "Node", "nodes")
 POD: Final = Resource("v1", "Pod", "pods")
 EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 
-_BY_KIND: Final = {
-    (r.api_version, r.kind): r for r in (DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET, CATALOG_MODEL)
-}
+_APPLIED: Final = (
+    DEPLOYMENT,
+    SERVICE,
+    POD_DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    CONFIG_MAP,
+    SECRET,
+    CATALOG_MODEL,
+)
+_BY_KIND: Final = {(r.api_version, r.kind): r for r in _APPLIED}
 
 
 class ApiError(Exception):
@@ -131,6 +141,12 @@ class Cluster:
                 return None
             raise
 
+    async def warnings(self, namespace: str, uid: str) -> list[Object]:
+        """The Events of type Warning about the object with this uid, of the last hour as a rule."""
+        query = {"fieldSelector": f"regarding.uid={uid},type=Warning", "limit": str(_PAGE)}
+        found: list[Object] = (await self._request("GET", EVENT.path(namespace), query=query))["items"]
+        return found
+
     async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> list[Object]:
         """All objects of a namespace (None: of the cluster) with these labels."""
         return [item async for item in self.pages(resource, namespace, labels=labels)]
@@ -168,6 +184,17 @@ class Cluster:
         """
         resource, path, body, query = _application(intent, resource_version)
         return await self._write("PATCH", resource, path, body=body, query=query, content_type=_APPLY)
+
+    async def delete(self, live: Object) -> None:
+        """Delete a child, if it is still the one that the plan was made from."""
+        resource, metadata = _BY_KIND[live["apiVersion"], live["kind"]], live["metadata"]
+        preconditions = {key: metadata[key] for key in ("uid", "resourceVersion")}
+        await self._write(
+            "DELETE",
+            resource,
+            resource.path(metadata["namespace"], metadata["name"]),
+            body={"preconditions": preconditions},
+        )
 
     async def rehearse(self, intent: Object, *, resource_version: str | None) -> Object:
         """What `apply` would answer. Nothing is stored."""

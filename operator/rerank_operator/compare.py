@@ -8,7 +8,7 @@ less or different.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kubernetes.utils.quantity import parse_quantity
+from rerank_operator import quantity
 
 # The lists that the API server merges by a key: others may add entries, order means nothing.
 _MERGE_KEYS: Final = {
@@ -72,6 +72,6 @@ def _by(key: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, 
 def _same_quantity(wanted: Any, live: Any) -> bool:
     """Compared as numbers: the API server writes 1000m as 1."""
     try:
-        return bool(parse_quantity(wanted) == parse_quantity(live))  # type: ignore[no-untyped-call]
+        return quantity.parse(wanted) == quantity.parse(live)
     except ValueError:
         return bool(wanted == live)

@@ -6,6 +6,9 @@ from rerank_api.conditions import Verdict
 from rerank_operator.causes import Stage
 from rerank_operator.situation import Situation
 
+# Reasons that tell of something wrong beside what the status of their condition says.
+TIGHT: Final = "GpuMayBeTooSmall"
+OVERDUE: Final = "ProgressDeadlineExceeded"
 # Reasons that tell where things are, as opposed to what is wrong.
 CALM: Final = frozenset(
     {
@@ -40,6 +43,9 @@ def _scheduled(situation: Situation) -> Verdict:
     if caused is not None:
         return caused
     if situation.scheduled >= situation.wanted:
+        if situation.warning:
+            message = f"every replica has a node, but {situation.warning}"
+            return Verdict(type="Scheduled", status="True", reason=TIGHT, message=message)
         return Verdict(
             type="Scheduled", status="True", reason="Scheduled", message="every replica has a node"
         )
@@ -134,6 +140,10 @@ def _progressing(situation: Situation) -> Verdict:
         message = "the replicas are as the spec wants them"
         return Verdict(type="Progressing", status="True", reason="Complete", message=message)
     message = f"{situation.ready} of {situation.wanted} replicas of the newest revision are ready"
+    if situation.overdue:
+        seconds = situation.model.spec.rollout.progress_deadline_seconds
+        message += f", and none became ready within {seconds} s (spec.rollout.progressDeadlineSeconds)"
+        return Verdict(type="Progressing", status="False", reason=OVERDUE, message=message)
     return Verdict(type="Progressing", status="True", reason="RollingOut", message=message)
 
 

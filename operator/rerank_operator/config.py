@@ -21,11 +21,12 @@ class ConfigError(ValueError):
 class Settings:
     """What the operator was installed with. Empty `watch_namespaces` means all namespaces.
 
-    `policy` is what models may ask for; `catalog_directory` holds the built-in catalog entries. Without
-    `catalog_models` they are all that there is: CatalogModels belong to no namespace, and an operator that
-    has rights in namespaces only cannot read them. `gateways_host` has an address for each gateway, whose
-    internal port is `gateways_port`; each is asked for usage every `usage_poll_seconds`, and a key's usage is
-    written every `usage_write_seconds` at most. `log_level` is the least severe level that is logged.
+    `policy` is what models may ask for; `network_policies` says whether they get a NetworkPolicy.
+    `catalog_directory` holds the built-in catalog entries. Without `catalog_models` they are all that there
+    is: CatalogModels belong to no namespace, and an operator that has rights in namespaces only cannot read
+    them. `gateways_host` has an address for each gateway, whose internal port is `gateways_port`; each is
+    asked for usage every `usage_poll_seconds`, and a key's usage is written every `usage_write_seconds` at
+    most. `log_level` is the least severe level that is logged.
     """
 
     namespace: str
@@ -40,6 +41,7 @@ class Settings:
     backend_token_secret: str
     lease_name: str
     policy: Policy = field(default_factory=Policy)
+    network_policies: bool = True
     catalog_directory: Path | None = None
     gateways_host: str = "rerank-gateway-peers"
     gateways_port: int = 8081
@@ -94,6 +96,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         or "rerank-backend-token",
         lease_name=environment.get("RERANK_LEASE_NAME", "").strip() or "rerank-operator",
         policy=_policy(environment.get("RERANK_POLICY", "").strip()),
+        network_policies=_one_of(environment, "RERANK_NETWORK_POLICIES", ("true", "false")) == "true",
         catalog_directory=Path(catalog) if catalog else None,
         gateways_host=host.strip("[]"),
         gateways_port=int(port),

@@ -15,7 +15,7 @@ from rerank_api.api_key import APIKey
 from rerank_api.conditions import Condition
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator import cluster
-from rerank_operator.conditions import CALM
+from rerank_operator.conditions import CALM, OVERDUE, TIGHT
 
 _NOTE_LIMIT_BYTES: Final = 1024  # k8s.io/kubernetes/pkg/apis/core/validation, NoteLengthLimit
 _REPEAT_SECONDS: Final = 600.0
@@ -38,7 +38,7 @@ def notices(old: Iterable[Condition], changed: Iterable[Condition]) -> list[Noti
     was_ready = any(condition.type == "Ready" and condition.status == "True" for condition in old)
     found: dict[str, Notice] = {}
     for condition in changed:
-        if condition.type == "Progressing":
+        if condition.type == "Progressing" and condition.reason != OVERDUE:
             continue  # it repeats the others
         notice = _notice(condition, was_ready=was_ready)
         if notice is not None:
@@ -47,6 +47,8 @@ def notices(old: Iterable[Condition], changed: Iterable[Condition]) -> list[Noti
 
 
 def _notice(condition: Condition, *, was_ready: bool) -> Notice | None:
+    if condition.reason == TIGHT:
+        return Notice("Warning", TIGHT, condition.message)
     if condition.status == "True":
         if condition.type in {"Serving", "NamesResolved"}:
             return None

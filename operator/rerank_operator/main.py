@@ -24,7 +24,7 @@ from rerank_operator.health import Health, Metrics
 from rerank_operator.key_reconciler import KeyReconciler, known_hashes
 from rerank_operator.lease import LeaderLease
 from rerank_operator.model_reconciler import ModelReconciler
-from rerank_operator.observe import Reports
+from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Poller
 from rerank_operator.queue import KeyedQueue
 from rerank_operator.usage_collector import Collector
@@ -129,6 +129,7 @@ async def _lead(
         else BuiltIn({entry["metadata"]["name"]: entry for entry in entries}),
         claims=Claims(name_claims.known_names(api, settings.watch_namespaces)),
         wake=lambda namespace, name: queue.add((MODEL, namespace, name)),
+        nodes=Nodes(api=api, readable=not settings.watch_namespaces),
         backend_master=master,
     )
     keys = KeyReconciler(

@@ -9,11 +9,19 @@ import structlog
 from pydantic import ValidationError
 
 from rerank_api import backend_token
+from rerank_api.catalog_model import CatalogModel
 from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.effective import Effective, effective
 from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
-from rerank_operator import catalog, cluster, name_claims, policy, status
-from rerank_operator.builders import config_map, deployment, metadata, service
+from rerank_operator import catalog, cluster, name_claims, policy, rollout, status
+from rerank_operator.builders import (
+    config_map,
+    deployment,
+    metadata,
+    network_policy,
+    pod_disruption_budget,
+    service,
+)
 from rerank_operator.builders.source import Source, source_of
 from rerank_operator.catalog import Users
 from rerank_operator.claims import Claims, ObjectId, Strength
@@ -21,10 +29,11 @@ from rerank_operator.config import Settings
 from rerank_operator.events import Recorder, notices
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.name_claims import Place
-from rerank_operator.observe import Observed, Reports, commit_of, observe
+from rerank_operator.nodes import Node
+from rerank_operator.observe import Nodes, Observed, Reports, commit_of, observe
 from rerank_operator.plan import Plan, plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
-from rerank_operator.situation import Obstacle, Situation, assess, replica_failure
+from rerank_operator.situation import Obstacle, Situation, assess, overdue, replica_failure
 
 POLL_SECONDS: Final = 2.0
 # Something is wrong that takes a person, or the runtime's next try: no hurry to ask again.
@@ -45,10 +54,11 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """How the replicas are to run, and on what."""
+    """How the replicas are to run, and on what. `need`: GPU memory in bytes, as far as it is known."""
 
     effective: Effective
     source: Source
+    need: int | None
 
 
 @dataclass(slots=True)
@@ -64,6 +74,7 @@ class ModelReconciler:
     metrics: ModelMetrics
     claims: Claims[Place]
     wake: Callable[[str, str], None]
+    nodes: Nodes
     backend_master: bytes = field(repr=False)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
@@ -86,17 +97,18 @@ class ModelReconciler:
             await self._report_unreadable(live, error)
             return None
 
-        observed = await observe(self.api, self.reports, model)
+        now = datetime.now(UTC)
+        observed = await observe(self.api, self.reports, model, now=now)
         wanted = await self._resolve(model)
         situation = (
             _blocked(model, observed, wanted)
             if isinstance(wanted, Obstacle)
-            else await self._advance(model, observed, wanted)
+            else await self._advance(model, observed, wanted, now=now)
         )
         wanted_status = status.model_status(
             situation,
             gateway_url=self.settings.gateway_url,
-            now=datetime.now(UTC),
+            now=now,
             besides=[await self._names(live)],
         )
         await self._report(model, live, wanted_status)
@@ -144,23 +156,35 @@ class ModelReconciler:
             policy=self.settings.policy,
             hub_endpoint=self.settings.hub_endpoint,
         )
-        return refusal or _Wanted(effective=found, source=source)
+        return refusal or _Wanted(effective=found, source=source, need=_need(model, source, entry))
 
-    async def _advance(self, model: ModelDeployment, observed: Observed, wanted: _Wanted) -> Situation:
+    async def _advance(
+        self, model: ModelDeployment, observed: Observed, wanted: _Wanted, *, now: datetime
+    ) -> Situation:
         """Bring the children a step nearer to what is wanted."""
         source = wanted.source
         commit = commit_of(source, observed, owner_uid=model.metadata.uid)
-        replicas = deployment.deployment(
+        template = deployment.pod_template(
             model,
             effective=wanted.effective,
             source=source,
             settings=self._pod_settings(model.metadata.namespace),
         )
+        revision, live = _revision(template), observed.children["Deployment"]
+        strategy = rollout.strategy(
+            model.spec.rollout.strategy,
+            template=revision,
+            live=live,
+            pods=observed.pods,
+            now=now,
+        )
         pin = commit if source.needs_pin else None
         children = [
             config_map.config_map(model, source_key=source.key, pin=pin),
             service.service(model),
-            replicas,
+            pod_disruption_budget.pod_disruption_budget(model),
+            *self._network_policies(model),
+            deployment.deployment(model, template=template, strategy=strategy),
         ]
         planned = plan(children, observed.children, owner=metadata.owner_reference(model))
         obstacle = _in_the_way(planned) or await self._act(planned)
@@ -169,10 +193,30 @@ class ModelReconciler:
             effective=wanted.effective,
             source=source,
             commit=commit,
-            template=_template(replicas),
+            template=revision,
             pods=observed.pods,
-            obstacle=obstacle or replica_failure(observed.children["Deployment"]),
+            obstacle=obstacle or replica_failure(live),
+            overdue=overdue(live),
+            nodes=await self._nodes(observed, wanted, revision),
+            need=wanted.need,
         )
+
+    async def _nodes(self, observed: Observed, wanted: _Wanted, revision: str) -> tuple[Node, ...] | None:
+        """The nodes, where they can explain what a replica waits for, or may run into."""
+        coming = [pod for pod in observed.pods if pod.template == revision and not pod.ready]
+        placed = (
+            wanted.need is not None
+            and wanted.effective.resources.gpu.count
+            and any(p.scheduled for p in coming)
+        )
+        if not placed and not any(pod.unschedulable for pod in coming):
+            return None
+        return await self.nodes.look()
+
+    def _network_policies(self, model: ModelDeployment) -> list[cluster.Object]:
+        if not self.settings.network_policies:
+            return []
+        return [network_policy.network_policy(model, system_namespace=self.settings.namespace)]
 
     def _pod_settings(self, namespace: str) -> deployment.PodSettings:
         token = backend_token.token(self.backend_master, namespace)
@@ -198,6 +242,10 @@ class ModelReconciler:
                     raise
                 return Obstacle(f"{step.intent['kind']}Refused", f"{what} was refused: {error.message}")
             _log.info("applied", what=what, namespace=step.intent["metadata"]["namespace"])
+        for removed in planned.removals:
+            await self.api.delete(removed)
+            what = f"{removed['kind']} {removed['metadata']['name']}"
+            _log.info("removed", what=what, namespace=removed["metadata"]["namespace"])
         return None
 
     async def _report(
@@ -244,14 +292,23 @@ def _blocked(model: ModelDeployment, observed: Observed, obstacle: Obstacle) -> 
             revision=known.revision if known else None,
         ),
         commit=known.revision if known else None,
-        template=_template(running) if running is not None else "",
+        template=_revision(running["spec"]["template"]) if running is not None else "",
         pods=observed.pods,
         obstacle=obstacle,
+        overdue=False,
     )
 
 
-def _template(replicas: cluster.Object) -> str:
-    annotations = replicas["spec"]["template"]["metadata"].get("annotations") or {}
+def _need(model: ModelDeployment, source: Source, entry: CatalogModel | None) -> int | None:
+    """The GPU memory that the model takes, in bytes: as its entry tells, else as earlier replicas found."""
+    if entry is not None and (told := entry.spec.memory_bytes) is not None:
+        return told
+    known = model.status.model
+    return known.memory_bytes if known is not None and known.repo == source.repo else None
+
+
+def _revision(template: cluster.Object) -> str:
+    annotations = template["metadata"].get("annotations") or {}
     return str(annotations.get(TEMPLATE_ANNOTATION, ""))
 
 
@@ -272,4 +329,7 @@ def _in_the_way(planned: Plan) -> Obstacle | None:
 def _next_look(situation: Situation, observed: Observed) -> float | None:
     if observed.unsettled:
         return POLL_SECONDS if situation.cause is None else TROUBLED_POLL_SECONDS
-    return UNTOLD_SECONDS if situation.obstacle is not None or observed.unreported else None
+    if situation.waits_for_room:
+        return TROUBLED_POLL_SECONDS
+    untold = situation.obstacle is not None or observed.unreported or observed.unprepared
+    return UNTOLD_SECONDS if untold else None

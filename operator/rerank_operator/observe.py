@@ -2,19 +2,35 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from rerank_api import names
 from rerank_api.model_deployment import ModelDeployment
-from rerank_operator import cluster, pods
+from rerank_operator import cluster, nodes, pods
 from rerank_operator.builders.metadata import Object
 from rerank_operator.builders.source import Source
+from rerank_operator.nodes import Node
 from rerank_operator.pod_status import Report
 from rerank_operator.pods import Pod
 
-CHILDREN: Final = (cluster.CONFIG_MAP, cluster.SERVICE, cluster.DEPLOYMENT)
+CHILDREN: Final = (
+    cluster.CONFIG_MAP,
+    cluster.SERVICE,
+    cluster.POD_DISRUPTION_BUDGET,
+    cluster.NETWORK_POLICY,
+    cluster.DEPLOYMENT,
+)
+
+# Mounting volumes and setting up the network takes seconds.
+USUAL_PREPARATION: Final = timedelta(seconds=15)
+
+# A crowd of replicas that wait asks for the nodes once. Not for longer: it is told when the scheduler finds
+# something else, and not when the nodes change after that.
+_FRESH_SECONDS: Final = 1.0
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
@@ -30,6 +46,11 @@ class Observed:
     def unsettled(self) -> bool:
         """A replica is on its way, and may have news that no event tells."""
         return any(pod.running and not pod.ready for pod in self.pods)
+
+    @property
+    def unprepared(self) -> bool:
+        """A node prepares a replica, and no event tells when it cannot."""
+        return any(pod.unprepared_since is not None and pod.untouched for pod in self.pods)
 
     @property
     def unreported(self) -> bool:
@@ -80,7 +101,38 @@ class Reports:
         self._known.pop((namespace, model), None)
 
 
-async def observe(api: cluster.Cluster, reports: Reports, model: ModelDeployment) -> Observed:
+@dataclass(slots=True)
+class Nodes:
+    """The nodes of the cluster, as they were a moment ago. Read only where they can explain something.
+
+    They belong to no namespace: an operator that was installed for named namespaces may not read them, and
+    does without.
+    """
+
+    api: cluster.Cluster
+    readable: bool
+    _found: tuple[Node, ...] = ()
+    _read_at: float | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def look(self) -> tuple[Node, ...] | None:
+        """All nodes, or None where they may not be read.
+
+        Raises:
+            cluster.ApiError: they could not be read.
+        """
+        if not self.readable:
+            return None
+        async with self._lock:
+            if self._read_at is None or time.monotonic() - self._read_at > _FRESH_SECONDS:
+                self._found = tuple([nodes.read(body) async for body in self.api.pages(cluster.NODE, None)])
+                self._read_at = time.monotonic()
+            return self._found
+
+
+async def observe(
+    api: cluster.Cluster, reports: Reports, model: ModelDeployment, *, now: datetime
+) -> Observed:
     """Look at everything that belongs to `model`.
 
     Raises:
@@ -93,10 +145,19 @@ async def observe(api: cluster.Cluster, reports: Reports, model: ModelDeployment
         asyncio.gather(*(api.get(kind, namespace, child) for kind in CHILDREN)),
     )
     found = [pods.read(body) for body in listed if pods.is_replica(body, deployment=child)]
+    found = list(await asyncio.gather(*(_with_complaint(api, namespace, pod, now=now) for pod in found)))
     return Observed(
         children={kind.kind: there for kind, there in zip(CHILDREN, children, strict=True)},
         pods=tuple(await reports.of(namespace, name, found)),
     )
+
+
+async def _with_complaint(api: cluster.Cluster, namespace: str, pod: Pod, *, now: datetime) -> Pod:
+    """Volumes and network that fail are told by Events alone: look for one where it takes unusually long."""
+    since = pod.unprepared_since
+    if since is None or now - since < USUAL_PREPARATION or not pod.untouched:
+        return pod
+    return replace(pod, complaint=pods.complaint(await api.warnings(namespace, pod.uid)))
 
 
 def commit_of(source: Source, observed: Observed, *, owner_uid: str) -> str | None:

@@ -51,6 +51,9 @@ def message(situation: Situation, download: DownloadStatus | None) -> str:
         doing += f": {_progress(download)}"
     told = _told(situation)
     doing += f" ({told})" if told else ""
+    doing += f"; {situation.warning}" if situation.warning else ""
+    if situation.overdue:
+        doing += ", for longer than spec.rollout.progressDeadlineSeconds"
     return f"{counts}; {doing}" if situation.serving else doing
 
 

@@ -22,11 +22,13 @@ class Plan:
 
     Attributes:
         steps: what to apply; empty when all is as wanted, or something is in the way.
+        removals: children of ours, as they are now, that are not wanted any more.
         taken: children whose name an object of somebody else has, as "Kind name".
         leaving: children of an earlier owner of the same name that garbage collection has not removed yet.
     """
 
     steps: tuple[Step, ...] = ()
+    removals: tuple[Object, ...] = ()
     taken: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
 
@@ -52,7 +54,16 @@ def plan(wanted: Sequence[Object], live: Mapping[str, Object | None], *, owner: 
             steps.append(Step(with_applied(intent), there["metadata"]["resourceVersion"]))
     if taken or leaving:
         return Plan(taken=tuple(taken), leaving=tuple(leaving))
-    return Plan(steps=tuple(steps))
+    kinds = {intent["kind"] for intent in wanted}
+    removals = (
+        there
+        for kind, there in live.items()
+        if kind not in kinds
+        and there is not None
+        and _is_ours(there, owner)
+        and "deletionTimestamp" not in there["metadata"]
+    )
+    return Plan(steps=tuple(steps), removals=tuple(removals))
 
 
 def _is_as_wanted(intent: Object, there: Object) -> bool:

@@ -1,12 +1,18 @@
 """Pods as decisions see them: read from the API server's objects, not judged. Pure; used by observe."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rerank_api import names
+from rerank_operator import quantity
+from rerank_operator.builders.metadata import digest
 from rerank_operator.pod_status import Reason, Report
 
 FETCH = "fetch"
@@ -14,7 +20,19 @@ SERVE = "serve"
 TEMPLATE_ANNOTATION = "rerank.dev/template"
 SOURCE_ANNOTATION = "rerank.dev/source"
 
+# k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources
+_SHORT_OF: Final = re.compile(r"Insufficient (\S+?)[,.]?(?:\s|$)")
+_TOO_MANY_PODS: Final = "Too many pods"
+# k8s.io/kubernetes/pkg/scheduler/framework/plugins/interpodaffinity
+_APART: Final = "didn't match pod anti-affinity rules"
+
+# Events of the kubelet and of the attach/detach controller about what precedes the first container.
+_COMPLAINTS: Final = frozenset(
+    {"FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox", "NetworkNotReady"}
+)
+
 _MESSAGE_LIMIT = 1024
+_PLACEMENT: Final = ("nodeSelector", "affinity", "tolerations", "runtimeClassName", "priorityClassName")
 
 
 class TerminationMessage(BaseModel):
@@ -59,23 +77,79 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Complaint:
+    """What a node says of a pod as a whole: a word and a sentence."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a pod asks the scheduler for.
+
+    Attributes:
+        requests: amounts by resource; a pod is one of `pods`.
+        tolerations: as in its spec.
+        placement: a digest of all that decides which nodes will do.
+        apart: whether an anti-affinity that is about replicas of the model alone keeps them apart.
+    """
+
+    requests: Mapping[str, Decimal] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, Any]] = ()
+    placement: str = ""
+    apart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod of a model. `report` is what the pod says of itself, if it was asked and answered."""
+    """One pod of a model.
+
+    Attributes:
+        unschedulable: the scheduler's words, while it finds no node.
+        unschedulable_since: since when it finds none.
+        nominated: whether room is being made for the pod on a node.
+        unprepared_since: since when its node prepares volumes and network for it, until it has.
+        complaint: what the node says is in the way of that.
+        ended: why the node ended the whole pod, as it says, if it did.
+        report: what the pod says of itself, if it was asked and answered.
+    """
 
     name: str
     uid: str
     ip: str | None = None
+    node: str = ""
     template: str = ""
     source: str = ""
     deleting: bool = False
     finished: bool = False
     scheduled: bool = False
     unschedulable: str = ""
-    evicted: str = ""
+    unschedulable_since: datetime | None = None
+    nominated: bool = False
+    claim: Claim = Claim()
+    unprepared_since: datetime | None = None
+    complaint: Complaint | None = None
+    ended: Complaint | None = None
     ready: bool = False
     fetch: Container | None = None
     serve: Container = Container()
     report: Report | None = None
+
+    @property
+    def short_of(self) -> frozenset[str]:
+        """The resources that the scheduler found too little of, on nodes that are right otherwise."""
+        words = self.unschedulable
+        found = set(_SHORT_OF.findall(words))
+        if _TOO_MANY_PODS in words or (self.claim.apart and _APART in words):
+            found.add("pods")
+        return frozenset(found)
+
+    @property
+    def untouched(self) -> bool:
+        """It has a node, and no container of it was started yet."""
+        first = self.fetch or self.serve
+        return not self.deleting and self.scheduled and first.state == "waiting" and first.ending is None
 
     @property
     def running(self) -> bool:
@@ -94,18 +168,25 @@ def read(body: Mapping[str, Any], *, report: Report | None = None) -> Pod:
     phase = status.get("phase", "Pending")
     containers = {c["name"]: c for c in status.get("containerStatuses", ())}
     init = {c["name"]: c for c in status.get("initContainerStatuses", ())}
+    placed, unschedulable = scheduled.get("status") == "True", scheduled.get("status") == "False"
+    prepared = conditions.get("PodReadyToStartContainers", {}).get("status") == "True"
     wants_fetch = any(c["name"] == FETCH for c in body.get("spec", {}).get("initContainers", ()))
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         ip=status.get("podIP") or None,
+        node=body.get("spec", {}).get("nodeName", ""),
         template=annotations.get(TEMPLATE_ANNOTATION, ""),
         source=annotations.get(SOURCE_ANNOTATION, ""),
         deleting="deletionTimestamp" in metadata,
         finished=phase in {"Failed", "Succeeded"},
-        scheduled=scheduled.get("status") == "True",
-        unschedulable=_cut(scheduled.get("message", "")) if scheduled.get("status") == "False" else "",
-        evicted=_cut(status.get("message", "")) if status.get("reason") == "Evicted" else "",
+        scheduled=placed,
+        unschedulable=_cut(scheduled.get("message", "")) if unschedulable else "",
+        unschedulable_since=_time(scheduled) if unschedulable else None,
+        nominated=bool(status.get("nominatedNodeName")),
+        claim=_claim(body.get("spec", {})),
+        unprepared_since=_time(scheduled) if placed and not prepared else None,
+        ended=_ended(status),
         ready=conditions.get("Ready", {}).get("status") == "True",
         fetch=_container(init.get(FETCH, {})) if wants_fetch else None,
         serve=_container(containers.get(SERVE, {})),
@@ -126,6 +207,77 @@ def is_replica(body: Mapping[str, Any], *, deployment: str) -> bool:
         and owner["name"].startswith(f"{deployment}-")
         for owner in owners
     )
+
+
+def complaint(events: Iterable[Mapping[str, Any]]) -> Complaint | None:
+    """The newest of the Events of a pod that tells why its node cannot prepare it."""
+    telling = [event for event in events if event.get("reason") in _COMPLAINTS]
+    newest = max(telling, key=_told_at, default=None)
+    return Complaint(newest["reason"], _cut(newest.get("note", ""))) if newest is not None else None
+
+
+def _told_at(event: Mapping[str, Any]) -> str:
+    """When an event was last told, in a form that sorts. Kubelets still write the old fields."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("eventTime"), event.get("deprecatedLastTimestamp"))
+    return max(time for time in (*times, "") if time is not None)
+
+
+def _ended(status: Mapping[str, Any]) -> Complaint | None:
+    reason = status.get("reason", "")
+    if status.get("phase") != "Failed" or not reason:
+        return None
+    return Complaint(reason, _cut(status.get("message", "")))
+
+
+def _time(condition: Mapping[str, Any]) -> datetime | None:
+    text = condition.get("lastTransitionTime")
+    return datetime.fromisoformat(text) if text else None
+
+
+def _claim(spec: Mapping[str, Any]) -> Claim:
+    """As the scheduler counts: the containers together, or a step before them that takes more."""
+
+    def requests(container: Mapping[str, Any]) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = container.get("resources", {}).get("requests", {})
+        return found
+
+    together = _sum(map(requests, spec.get("containers", ())))
+    for container in spec.get("initContainers", ()):
+        for resource, amount in _sum([requests(container)]).items():
+            together[resource] = max(together.get(resource, Decimal(0)), amount)
+    together["pods"] = Decimal(1)
+    return Claim(
+        requests=together,
+        tolerations=tuple(spec.get("tolerations", ())),
+        placement=digest([*(spec.get(name) for name in _PLACEMENT), _spread(spec)]),
+        apart=_apart(spec),
+    )
+
+
+def _spread(spec: Mapping[str, Any]) -> list[Any]:
+    """How a pod is spread, without what tells its revision: the API server writes that into selectors."""
+    return [
+        {name: value for name, value in constraint.items() if name != "labelSelector"}
+        if "matchLabelKeys" in constraint
+        else constraint
+        for constraint in spec.get("topologySpreadConstraints", ())
+    ]
+
+
+def _apart(spec: Mapping[str, Any]) -> bool:
+    rules = spec.get("affinity", {}).get("podAntiAffinity", {})
+    terms = rules.get("requiredDuringSchedulingIgnoredDuringExecution", ())
+    selected = [term.get("labelSelector", {}).get("matchLabels", {}) for term in terms]
+    return bool(selected) and all(names.MODEL_LABEL in labels for labels in selected)
+
+
+def _sum(requests: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
+    found: dict[str, Decimal] = {}
+    for each in requests:
+        for resource, amount in each.items():
+            found[resource] = found.get(resource, Decimal(0)) + quantity.parse(amount)
+    return found
 
 
 def _container(status: Mapping[str, Any]) -> Container:

@@ -1,16 +1,18 @@
 """A model's replicas taken together: counts, progress, what is in the way. Pure; the status is made of it."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from rerank_api.effective import Effective
 from rerank_api.model_deployment import ModelDeployment
 from rerank_api.recipe import VerificationMode
-from rerank_operator import causes
+from rerank_operator import capacity, causes
 from rerank_operator.builders.source import Source
+from rerank_operator.capacity import Wishes
 from rerank_operator.causes import Cause, Standing, Step
+from rerank_operator.nodes import Node
 from rerank_operator.pod_status import Verification
 from rerank_operator.pods import Pod
 
@@ -40,6 +42,8 @@ class Situation:
         serving: those of them that are ready.
         cause: what is in the way of the newest pods, the first thing first.
         obstacle: what is in the way of the operator.
+        overdue: no new replica became ready for as long as the rollout may take.
+        warning: what may go wrong with a replica that is on its way, "" for nothing.
     """
 
     model: ModelDeployment
@@ -51,6 +55,8 @@ class Situation:
     serving: int
     cause: Cause | None
     obstacle: Obstacle | None
+    overdue: bool
+    warning: str = ""
 
     @property
     def wanted(self) -> int:
@@ -66,6 +72,12 @@ class Situation:
     def scheduled(self) -> int:
         """Newest pods that have a node."""
         return sum(pod.scheduled for pod, _ in self.newest)
+
+    @property
+    def waits_for_room(self) -> bool:
+        """A replica of the newest revision finds no node, and older ones are there."""
+        waiting = any(not pod.scheduled and pod.unschedulable for pod, _ in self.newest)
+        return waiting and self.existing > len(self.newest)
 
     @property
     def step(self) -> Step:
@@ -106,15 +118,35 @@ def assess(
     template: str,
     pods: Iterable[Pod],
     obstacle: Obstacle | None,
+    overdue: bool,
+    nodes: Sequence[Node] | None = None,
+    need: int | None = None,
 ) -> Situation:
-    """Take the pods together. `template` is the digest that the newest pods carry."""
+    """Take the pods together.
+
+    `template` is the digest that the newest pods carry, `nodes` are there where they were looked at, and
+    `need` is the memory that the model takes, in bytes, where it is known before a replica tells.
+    """
     pods = sorted(pods, key=lambda pod: pod.name)
     alive = [pod for pod in pods if not pod.deleting and not pod.finished]
-    newest = tuple((pod, causes.judge(pod)) for pod in alive if pod.template == template)
+    wishes = Wishes(effective, model.spec.scheduling) if effective is not None else None
+
+    def judge(pod: Pod) -> Standing:
+        standing = causes.judge(pod)
+        if standing.cause is None or standing.cause.reason != causes.UNSCHEDULABLE:
+            return standing
+        better = capacity.explain(pod, wishes, nodes) if wishes is not None and nodes is not None else None
+        return replace(standing, cause=better or standing.cause)
+
+    newest = tuple((pod, judge(pod)) for pod in alive if pod.template == template)
     found = [standing.cause for _, standing in newest if standing.cause is not None]
     if not found and not any(standing.step == "Ready" for _, standing in newest):
-        gone = (causes.evicted(pod) for pod in pods if pod.finished and pod.template == template)
+        gone = (causes.ended(pod) for pod in pods if pod.finished and pod.template == template)
         found = [cause for cause in gone if cause is not None]
+    warning = ""
+    if wishes is not None and nodes is not None:
+        coming = (pod for pod, standing in newest if standing.step != "Ready")
+        warning = capacity.too_small(coming, wishes, nodes, need=need)
     return Situation(
         model=model,
         effective=effective,
@@ -125,6 +157,8 @@ def assess(
         serving=sum(pod.ready for pod in alive),
         cause=min(found, key=_order, default=None),
         obstacle=obstacle,
+        overdue=overdue,
+        warning=warning,
     )
 
 
@@ -135,6 +169,17 @@ def replica_failure(deployment: Mapping[str, Any] | None) -> Obstacle | None:
             message = _POD_NAME.sub("a pod", condition.get("message", ""))
             return Obstacle("PodsRefused", f"the replicas cannot be created: {message}")
     return None
+
+
+def overdue(deployment: Mapping[str, Any] | None) -> bool:
+    """Whether the rollout that the Deployment is at makes no progress, as its controller tells."""
+    body = deployment or {}
+    if body.get("status", {}).get("observedGeneration") != body.get("metadata", {}).get("generation"):
+        return False
+    return any(
+        condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded"
+        for condition in body.get("status", {}).get("conditions", ())
+    )
 
 
 def _order(cause: Cause) -> tuple[int, str, str]:

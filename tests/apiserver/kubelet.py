@@ -3,13 +3,13 @@
 import itertools
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.apiserver.api import Api, Object, eventually
+from tests.apiserver.api import Api, Object, Refused, eventually
 
 _addresses = itertools.count(2)
 
@@ -150,3 +150,60 @@ def ready_report(commit: str, *, repo: str = "demo/word-overlap") -> Object:
         "verification": {"verified": True, "reason": "", "message": "", "cases": []},
         "inFlight": 0,
     }
+
+
+@dataclass
+class Fleet:
+    """All pods of a namespace on their nodes. `healthy` says of a pod whether it gets ready there."""
+
+    api: Api
+    namespace: str
+    commit: str
+    healthy: Callable[[Object], bool] = lambda _pod: True
+    runtimes: dict[str, Runtime] = field(default_factory=dict)
+    fewest_ready: int | None = None
+
+    def pods(self) -> list[Object]:
+        """Those that are not being deleted, by name."""
+        found = self.api.items(f"/api/v1/namespaces/{self.namespace}/pods")
+        return sorted(
+            (pod for pod in found if "deletionTimestamp" not in pod["metadata"]),
+            key=lambda pod: str(pod["metadata"]["name"]),
+        )
+
+    def step(self) -> "Fleet":
+        """End what is being deleted, start what was bound to a node; note how many serve."""
+        found = self.end().pods()
+        ready = sum(map(is_ready, found))
+        self.fewest_ready = ready if self.fewest_ready is None else min(self.fewest_ready, ready)
+        for pod in found:
+            name = pod["metadata"]["name"]
+            if pod["spec"].get("nodeName") and name not in self.runtimes:
+                self._start(name, healthy=self.healthy(pod))
+        return self
+
+    def end(self) -> "Fleet":
+        """End what is being deleted."""
+        for pod in self.api.items(f"/api/v1/namespaces/{self.namespace}/pods"):
+            if "deletionTimestamp" in pod["metadata"]:
+                path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
+                with suppress(Refused):  # it is gone
+                    self.api.request("DELETE", path, {"gracePeriodSeconds": 0})
+        return self
+
+    def close(self) -> None:
+        for runtime in self.runtimes.values():
+            runtime.close()
+
+    def _start(self, name: str, *, healthy: bool) -> None:
+        runtime = self.runtimes[name] = Runtime(self.api, self.namespace, name)
+        verdict = {"verified": False, "reason": "ScoresInverted", "message": "the bear beat the panda"}
+        wrong = {"phase": "Failed", "verification": verdict}
+        runtime.serve(ready_report(self.commit) if healthy else wrong)
+        runtime.set(fetch=DONE, serve=RUNNING, ready=healthy)
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether its kubelet says that it may get requests."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from tests.apiserver.api import RERANK, Api, Refused, catalog_entry, eventually
+from tests.apiserver.models import child_path, condition, model_path, settled
 from tests.apiserver.operator_process import AuditLog, Operator
-from tests.apiserver.test_models import child_path, condition, model_path, settled
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = f"{RERANK}/catalogmodels"

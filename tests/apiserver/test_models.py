@@ -1,21 +1,13 @@
 """ModelDeployments from apply to delete, against a real API server, controller manager and scheduler."""
 
-import copy
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from tests.apiserver.api import RERANK, Api, Object, eventually
+from tests.apiserver.api import Api, Object, eventually
 from tests.apiserver.kubelet import DONE, RUNNING, Runtime, failed, node, offer, ready_report
+from tests.apiserver.models import COMMIT, apply_model, child_path, condition, model_path, settled
 from tests.apiserver.operator_process import Operator
-
-COMMIT = "a" * 40
-
-SPEC: Object = {
-    "model": {"huggingFace": {"repo": "demo/word-overlap"}},
-    "resources": {"gpu": {"count": 0}, "cpu": "100m", "memory": "1Gi"},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -35,46 +27,6 @@ def runtimes(api: Api, namespace: str) -> Iterator[Callable[[str], Runtime]]:
     yield make
     for runtime in made:
         runtime.close()
-
-
-def model_path(namespace: str, name: str = "m") -> str:
-    return f"{RERANK}/namespaces/{namespace}/modeldeployments/{name}"
-
-
-def child_path(namespace: str, kind: str, name: str = "rerank-m") -> str:
-    root = "/apis/apps/v1" if kind == "deployments" else "/api/v1"
-    return f"{root}/namespaces/{namespace}/{kind}/{name}"
-
-
-def apply_model(api: Api, namespace: str, name: str = "m", **spec: Any) -> Object:
-    body = {
-        "apiVersion": "rerank.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {"name": name},
-        "spec": {**copy.deepcopy(SPEC), **spec},
-    }
-    return api.apply(model_path(namespace, name), body)
-
-
-def condition(body: Object, kind: str) -> Object:
-    found = [c for c in body.get("status", {}).get("conditions", []) if c["type"] == kind]
-    return found[0] if found else {}
-
-
-def settled(
-    api: Api, namespace: str, accept: Callable[[Object], object], name: str = "m", *, seconds: float = 20
-) -> Object:
-    """The ModelDeployment once `accept` likes it."""
-
-    def look() -> Object | None:
-        body = api.get(model_path(namespace, name))
-        return body if accept(body) else None
-
-    try:
-        return eventually("the ModelDeployment is as expected", look, seconds=seconds)
-    except AssertionError as error:
-        status = api.get(model_path(namespace, name)).get("status")
-        raise AssertionError(f"{error}: {status}") from None
 
 
 def pods(api: Api, namespace: str, count: int) -> list[str]:
@@ -275,7 +227,7 @@ def test_a_wrong_order_keeps_the_model_from_ready(
 def test_gpu_pending_quotes_the_scheduler_until_capacity_appears(api: Api, namespace: str) -> None:
     with node(api, "n-gpu") as name:
         apply_model(api, namespace, resources={"gpu": {"count": 1}, "cpu": "1", "memory": "1Gi"})
-        body = settled(api, namespace, lambda b: condition(b, "Scheduled").get("reason") == "Unschedulable")
+        body = settled(api, namespace, lambda b: condition(b, "Scheduled").get("reason") == "NoMatchingGpu")
         assert "Insufficient nvidia.com/gpu" in condition(body, "Scheduled")["message"]
         assert body["status"]["phase"] == "Pending"
         offer(api, name, {"cpu": "64", "memory": "512Gi", "pods": "500", "nvidia.com/gpu": "1"})
@@ -338,14 +290,16 @@ def test_scale_up_to_zero_and_back(api: Api, namespace: str, runtimes: Callable[
         pods(api, namespace, 1)
 
 
-@pytest.mark.parametrize("kind", ["deployments", "services", "configmaps"])
+@pytest.mark.parametrize(
+    "kind", ["deployments", "services", "configmaps", "poddisruptionbudgets", "networkpolicies"]
+)
 def test_a_deleted_child_comes_back(api: Api, namespace: str, running: Operator, kind: str) -> None:
     apply_model(api, namespace)
     child = child_path(namespace, kind)
     before = eventually("the child is there", lambda: api.find(child))
-    # ConfigMaps are not watched: any later look restores them; here the Service's event asks for one.
+    # Some are not watched: any later look restores them; here the Service's event asks for one.
     api.delete(child)
-    if kind == "configmaps":
+    if kind not in {"deployments", "services"}:
         api.merge(child_path(namespace, "services"), {"metadata": {"annotations": {"x": "y"}}})
     after = eventually("the child is back", lambda: api.find(child))
     assert after["metadata"]["uid"] != before["metadata"]["uid"]

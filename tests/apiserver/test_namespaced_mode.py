@@ -14,10 +14,10 @@ from dev.cluster.commands import run
 from manifests.render import CHART, KUBE_VERSION
 from rerank_gateway.api_server import ApiServer
 from tests.apiserver.api import RERANK, Api, Object, catalog_entry, eventually
+from tests.apiserver.models import child_path, condition, model_path, settled
 from tests.apiserver.operator_process import AuditLog, Operator, token_of
 from tests.apiserver.test_chart_rights import RIGHTS, create_namespace
 from tests.apiserver.test_gateway_reflector import reflecting, until
-from tests.apiserver.test_models import child_path, condition, model_path, settled
 
 OWN = "confined-system"
 

@@ -12,8 +12,8 @@ from dev.cluster.access import Access
 from dev.cluster.commands import run
 from manifests.render import CHART, KUBE_VERSION
 from tests.apiserver.api import RERANK, Api, Object, Refused, eventually
+from tests.apiserver.models import apply_model, condition, model_path, settled
 from tests.apiserver.operator_process import Operator
-from tests.apiserver.test_models import apply_model, condition, model_path, settled
 
 POLICY: Object = {
     "remoteCode": [f"org/own-code@{'c' * 40}"],

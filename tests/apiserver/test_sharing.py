@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.apiserver.api import Api, Object
+from tests.apiserver.models import apply_model, condition, model_path, settled
 from tests.apiserver.operator_process import Operator
-from tests.apiserver.test_models import apply_model, condition, model_path, settled
 
 
 @pytest.fixture(autouse=True)

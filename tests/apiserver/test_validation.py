@@ -67,7 +67,50 @@ HUB = "spec.model.huggingFace"
 GPU = "spec.resources.gpu"
 IMAGE = "registry.example.com/models/bge-m3@sha256:" + "0" * 64
 
+AFFINITY = "spec.scheduling.affinity"
+SPREAD = "spec.scheduling.topologySpreadConstraints"
+
+
+def on_nodes(*expressions: Object) -> Object:
+    """A required affinity for nodes."""
+    terms = [{"matchExpressions": list(expressions)}]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+
+
+def apart(**term: Any) -> Object:
+    """A required anti-affinity for pods."""
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
 INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
+    ({f"{GPU}": {"count": 0, "minMemory": "24G"}}, "spec.resources.gpu.count 0 serves on the CPU"),
+    ({f"{GPU}": {"count": 0, "products": ["a"]}}, "spec.resources.gpu.count 0 serves on the CPU"),
+    ({f"{GPU}": {"resourceName": "amd.com/gpu", "minMemory": "1G"}}, "use spec.scheduling.nodeSelector"),
+    ({f"{GPU}.minMemory": "24 GB"}, "minMemory must be a quantity above zero, for example 24G"),
+    ({f"{GPU}.minMemory": 0}, "minMemory must be a quantity above zero, for example 24G"),
+    ({f"{GPU}.products": ["NVIDIA L4"]}, "must be a value of the node label nvidia.com/gpu.product"),
+    ({f"{GPU}.products": ["a", "a"]}, "Duplicate value"),
+    ({"spec.rollout.strategy": "BlueGreen"}, 'supported values: "Auto", "Surge", "Recreate"'),
+    ({"spec.rollout.progressDeadlineSeconds": 0}, "progressDeadlineSeconds in body should be greater"),
+    ({"spec.rollout.maxSurge": 2}, 'unknown field "spec.rollout.maxSurge"'),
+    ({AFFINITY: on_nodes({"key": "a", "operator": "In"})}, "an expression needs values, but with operator"),
+    ({AFFINITY: on_nodes({"key": "a", "operator": "Exists", "values": ["b"]})}, "which take none"),
+    ({AFFINITY: on_nodes({"key": "a", "operator": "Gt", "values": ["x"]})}, "take one whole number"),
+    ({AFFINITY: on_nodes({"key": "a", "operator": "Near"})}, "Unsupported value"),
+    ({AFFINITY: apart(topologyKey="h", namespaces=["b"])}, "unknown field"),
+    ({AFFINITY: apart(topologyKey="h", namespaceSelector={})}, "unknown field"),
+    ({AFFINITY: apart(labelSelector={})}, "topologyKey: Required value"),
+    ({"spec.scheduling.priorityClassName": "High!"}, "that kubectl get priorityclasses shows"),
+    ({"spec.scheduling.runtimeClassName": "Nvidia"}, "that kubectl get runtimeclasses shows"),
+    ({SPREAD: [{"topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule"}]}, "maxSkew: Required value"),
+    (
+        {
+            SPREAD: [
+                {"maxSkew": 1, "minDomains": 2, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway"}
+            ]
+        },
+        "may have minDomains only with whenUnsatisfiable DoNotSchedule",
+    ),
     ({"spec": {}}, "spec.model: Required value"),
     (
         {"spec.model": {}},
@@ -205,6 +248,27 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
 
 VALID_MODELS: list[dict[str, Any]] = [
     {},
+    {f"{GPU}": {"products": ["NVIDIA-A100-SXM4-80GB"], "minMemory": "24G"}},
+    {f"{GPU}": {"resourceName": "nvidia.com/mig-1g.10gb", "minMemory": 10000000000}},
+    {f"{GPU}": {"resourceName": "amd.com/gpu", "products": []}},
+    {"spec.rollout": {"strategy": "Recreate", "progressDeadlineSeconds": 60}},
+    {AFFINITY: on_nodes({"key": "a", "operator": "Gt", "values": ["5"]}, {"key": "b", "operator": "Exists"})},
+    {AFFINITY: apart(topologyKey="kubernetes.io/hostname")},
+    {AFFINITY: {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}},
+    {"spec.scheduling": {"priorityClassName": "high", "runtimeClassName": "nvidia"}},
+    {SPREAD: []},
+    {
+        SPREAD: [
+            {
+                "maxSkew": 1,
+                "minDomains": 2,
+                "topologyKey": "z",
+                "whenUnsatisfiable": "DoNotSchedule",
+                "nodeTaintsPolicy": "Honor",
+                "labelSelector": {"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]},
+            }
+        ]
+    },
     {f"{HUB}.revision": "refs/pr/3"},
     {f"{HUB}.revision": "0" * 40},
     {f"{HUB}.endpoint": "http://demo-hub.demo-hub.svc:8080/path"},

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from manifests.render import CHART, CRD_COPIES, CRDS, INSTALL, NAMESPACE, install_yaml
+from rerank_api import names
 from rerank_api.names import GATEWAY_PEERS_LABEL, INTERNAL_PORT_NAME
 from rerank_gateway import config as gateway_config
 from rerank_operator import config as operator_config
@@ -22,6 +23,8 @@ PROGRAMS = ("rerank-operator", "rerank-gateway")
 USER_ROLES = {"rerank-view", "rerank-edit", "rerank-catalog-view"}
 # The catalog belongs to no namespace.
 CATALOG_ROLES = {"rerank-operator-catalog", "rerank-catalog-view"}
+# Neither do nodes.
+NODES_ROLE = "rerank-operator-nodes"
 
 
 def one(objects: Objects, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
@@ -257,6 +260,33 @@ def test_the_gateway_finds_the_others_in_any_case(objects: Objects, render: Rend
         assert port["name"] == INTERNAL_PORT_NAME
     (rule,) = one(made, "Role", "rerank-gateway-peers", NAMESPACE)["rules"]
     assert (rule["resources"], rule["verbs"]) == (["endpointslices"], ["list", "watch"])
+
+
+def test_nodes_are_read_where_the_whole_cluster_is_served(objects: Objects, render: Render) -> None:
+    (rule,) = one(objects, "ClusterRole", NODES_ROLE)["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["nodes"], ["list"])
+    named = render('watchNamespaces=["team-a"]')
+    assert NODES_ROLE not in {item["metadata"]["name"] for item in named}
+    assert "nodes" not in {resource for _, rule in rules_of(named) for resource in rule["resources"]}
+
+
+def test_network_policies_are_deleted_only_where_they_are_not_wanted(
+    objects: Objects, render: Render
+) -> None:
+    without = render("networkPolicies.enabled=false")
+    for found, told, verbs in (
+        (objects, "true", ["get", "create", "patch"]),
+        (without, "false", ["get", "delete"]),
+    ):
+        assert env(found, "rerank-operator")["RERANK_NETWORK_POLICIES"] == told
+        (rule,) = [rule for _, rule in rules_of(found) if "networkpolicies" in rule["resources"]]
+        assert rule["verbs"] == verbs
+
+
+def test_the_pods_of_the_gateway_and_the_operator_are_those_that_policies_let_in(objects: Objects) -> None:
+    for component in (names.GATEWAY, names.OPERATOR):
+        template = one(objects, "Deployment", component)["spec"]["template"]
+        assert template["metadata"]["labels"][names.NAME_LABEL] == component
 
 
 def test_every_binding_leads_to_a_role_and_an_account(objects: Objects) -> None:

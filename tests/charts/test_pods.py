@@ -146,7 +146,7 @@ def test_a_chart_of_another_version_replaces_no_pod(helm: Path, objects: Objects
         'gateway.service.type="LoadBalancer"',
         "gateway.autoscaling.enabled=true",
         'gateway.ingress={"enabled":true,"hosts":["rerank.example.com"]}',
-        "networkPolicies.enabled=false",
+        'networkPolicies.egress.apiServer=["10.0.0.1/32"]',
         "monitoring.podMonitor.enabled=true",
         'test={"model":"minilm","keySecret":"search-key"}',
         "rbac.aggregateToUserRoles=false",

@@ -67,6 +67,7 @@ def test_a_misspelt_value_is_refused_by_its_name(render_text: Run, value: str, n
         ('policy.licenses="MIT"', "/policy/licenses"),
         ("policy.maxReplicas=-1", "/policy/maxReplicas"),
         ('catalog.install="yes"', "/catalog/install"),
+        ('networkPolicies.enabled="no"', "/networkPolicies/enabled"),
         ('watchNamespaces="team-a"', "/watchNamespaces"),
         ('watchNamespaces=["Team_A"]', "/watchNamespaces/0"),
         ('watchNamespaces=["a","a"]', "/watchNamespaces"),

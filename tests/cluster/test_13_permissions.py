@@ -1,11 +1,13 @@
 """Pod Security and RBAC: nothing runs with more than it needs, by the API server's own record."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.cluster.harness.cluster import SYSTEM, Cluster
 from tests.cluster.harness.fixtures import Release, Tutorial
 from tests.cluster.harness.grants import grants_of
-from tests.cluster.harness.objects import api_key, model_from
+from tests.cluster.harness.objects import api_key, condition, model_from
 from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE = "rerank-test-permissions"
@@ -58,11 +60,58 @@ def secret_removed(cluster: Cluster, release: Release, namespace_of_module: str)
     wait_for("the Secret is gone", gone, seconds=60, story=cluster.story(namespace_of_module))
 
 
+@pytest.fixture(scope="module")
+def waiting(cluster: Cluster, release: Release, namespace_of_module: str) -> Iterator[None]:
+    """A model that no node takes, and one whose volume cannot be mounted: nodes and Events are looked at."""
+    nowhere = {"nodeSelector": {"rerank-test": "nowhere"}}
+    source = {"persistentVolumeClaim": {"claimName": "lost"}}
+    size = {"storage": "1Mi"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "rerank-test-lost"},
+        "spec": {
+            "capacity": size,
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "rerank-test-lost",
+            "hostPath": {"path": "/nowhere/rerank-test-lost", "type": "Directory"},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "lost", "namespace": namespace_of_module},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "rerank-test-lost",
+            "volumeName": "rerank-test-lost",
+            "resources": {"requests": size},
+        },
+    }
+    cluster.kubectl("delete", "pv", "rerank-test-lost", "--ignore-not-found")
+    cluster.kubectl.apply(
+        volume,
+        claim,
+        model_from("lost", namespace_of_module, source),
+        model_from("nowhere", namespace_of_module, {"catalog": "ms-marco-minilm-l6-v2"}, scheduling=nowhere),
+    )
+
+    def told() -> bool:
+        return {
+            name: condition(cluster.model(name, namespace_of_module), kind).get("reason")
+            for name, kind in (("nowhere", "Scheduled"), ("lost", "Serving"))
+        } == {"nowhere": "NoMatchingNode", "lost": "FailedMount"}
+
+    wait_for("both say what they wait for", told, seconds=120, story=cluster.story(namespace_of_module))
+    yield
+    for name in ("nowhere", "lost"):
+        cluster.kubectl("delete", "md", name, f"--namespace={namespace_of_module}", "--wait=false")
+    cluster.kubectl("delete", "pv", "rerank-test-lost", "--wait=false")
+
+
+@pytest.mark.usefixtures("tutorial", "catalog_used", "secret_removed", "waiting")
 @pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
-@pytest.mark.usefixtures("catalog_used", "secret_removed")
-def test_every_permission_was_used(
-    cluster: Cluster, release: Release, tutorial: Tutorial, account: str
-) -> None:
+def test_every_permission_was_used(cluster: Cluster, release: Release, account: str) -> None:
     grants = grants_of(cluster.api, account, SYSTEM)
     assert grants, f"nothing is bound to {account}"
     user = f"system:serviceaccount:{SYSTEM}:{account}"

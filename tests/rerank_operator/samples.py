@@ -6,7 +6,8 @@ from typing import Any
 
 from rerank_api.effective import effective
 from rerank_api.model_deployment import ModelDeployment
-from rerank_operator.builders.deployment import PodSettings, deployment
+from rerank_operator import rollout
+from rerank_operator.builders.deployment import PodSettings, deployment, pod_template
 from rerank_operator.builders.source import Source, source_of
 from rerank_operator.pod_status import Report
 from rerank_operator.pods import Container, Ending, Pod, TerminationMessage
@@ -70,6 +71,7 @@ def situation(
     of: ModelDeployment | None = None,
     obstacle: Obstacle | None = None,
     commit: str | None = COMMIT,
+    overdue: bool = False,
 ) -> Situation:
     """The situation of `of` (one replica of a repository, if not given) with these pods."""
     of = of or model()
@@ -81,6 +83,7 @@ def situation(
         template=TEMPLATE,
         pods=pods,
         obstacle=obstacle,
+        overdue=overdue,
     )
 
 
@@ -89,10 +92,11 @@ def termination(reason: str, message: str) -> str:
 
 
 def built(of: ModelDeployment) -> dict[str, Any]:
-    """The Deployment of `of`."""
+    """The Deployment of `of` while nothing is replaced."""
     found = effective(of.spec)
     source = source_of(of, hub_endpoint=None, remote_code=found.engine.trust_remote_code)
-    return deployment(of, effective=found, source=source, settings=SETTINGS)
+    template = pod_template(of, effective=found, source=source, settings=SETTINGS)
+    return deployment(of, template=template, strategy=rollout.SURGE)
 
 
 def source(of: ModelDeployment) -> Source:

@@ -12,11 +12,14 @@ import yaml
 from rerank_api.api_key import APIKey
 from rerank_api.effective import effective
 from rerank_operator.builders.config_map import config_map
+from rerank_operator.builders.deployment import pod_template
 from rerank_operator.builders.metadata import digest, with_applied
+from rerank_operator.builders.network_policy import network_policy
+from rerank_operator.builders.pod_disruption_budget import pod_disruption_budget
 from rerank_operator.builders.secret import api_key_secret
 from rerank_operator.builders.service import service
 from rerank_operator.builders.source import source_of
-from tests.rerank_operator.samples import COMMIT, built, model
+from tests.rerank_operator.samples import COMMIT, SETTINGS, built, model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "operator"
 
@@ -40,6 +43,48 @@ CASES: dict[str, dict[str, Any]] = {
             "tolerations": [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}],
         },
         "scoring": {"method": "Cosine"},
+    },
+    "placed-with-care": {
+        "model": {"huggingFace": {"repo": "org/name"}},
+        "resources": {"gpu": {"products": ["NVIDIA-L4", "NVIDIA-A10"], "minMemory": "20Gi"}},
+        "scheduling": {
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]},
+                            {"matchExpressions": [{"key": "spot", "operator": "Exists"}]},
+                        ]
+                    }
+                },
+                "podAntiAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {"topologyKey": "kubernetes.io/hostname"}
+                    ],
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "weight": 5,
+                            "podAffinityTerm": {
+                                "topologyKey": "zone",
+                                "labelSelector": {"matchLabels": {"noisy": "yes"}},
+                            },
+                        }
+                    ],
+                },
+            },
+            "priorityClassName": "high",
+            "runtimeClassName": "nvidia",
+            "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"},
+                {
+                    "maxSkew": 2,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": {"app": "all"}},
+                },
+            ],
+        },
+        "rollout": {"strategy": "Surge", "progressDeadlineSeconds": 600},
     },
     "volume": {
         "model": {"persistentVolumeClaim": {"claimName": "weights", "path": "models/bge/"}},
@@ -95,6 +140,8 @@ def test_children_are_as_in_the_golden_file(case: str) -> None:
         for child in (
             config_map(of, source_key=source.key, pin=pin),
             service(of),
+            pod_disruption_budget(of),
+            network_policy(of, system_namespace="rerank-system"),
             built(of),
         )
     ]
@@ -122,6 +169,7 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
     base = template()
     assert template(replicas=5) == base
     assert template(aliases=["a"]) == base
+    assert template(rollout={"strategy": "Recreate", "progressDeadlineSeconds": 60}) == base
     # What says no more than the defaults is no change.
     defaults = {
         "resources": {"gpu": {"count": 1, "resourceName": "nvidia.com/gpu"}, "cpu": "1", "memory": "8Gi"},
@@ -133,11 +181,17 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
         },
     }
     assert template(**defaults) == base
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"resources": {"memory": "9Gi"}},
         {"scoring": {"method": "Cosine"}},
         {"model": {"huggingFace": {"repo": "org/name", "revision": "v2"}}},
         {"scheduling": {"nodeSelector": {"a": "b"}}},
+        {"scheduling": {"affinity": {"podAffinity": {}}}},
+        {"scheduling": {"priorityClassName": "high"}},
+        {"scheduling": {"runtimeClassName": "nvidia"}},
+        {"scheduling": {"topologySpreadConstraints": []}},
+        {"resources": {"gpu": {"products": ["NVIDIA-L4"]}}},
+        {"resources": {"gpu": {"minMemory": "24G"}}},
         {"model": {"huggingFace": {"repo": "org/name", "file": "a.gguf"}}},
         {"engine": {"maxModelLen": 512}},
         {"engine": {"dtype": "float16"}},
@@ -151,12 +205,56 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
         {"scoring": {"verification": {"cases": [{"query": "q", "relevant": "r", "irrelevant": "i"}]}}},
         {"storage": {"persistentVolumeClaim": {"claimName": "c"}}},
         {"storage": {"ephemeral": {"sizeLimit": "1Gi"}}},
-    ):
+    )
+    for change in changes:
         changed = template(**change)
         assert (
             changed["metadata"]["annotations"]["rerank.dev/template"]
             != (base["metadata"]["annotations"]["rerank.dev/template"])
         ), change
+
+
+def node_terms(**spec: Any) -> Any:
+    pod = built(model(**spec))["spec"]["template"]["spec"]
+    required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    return required["nodeSelectorTerms"]
+
+
+@pytest.mark.parametrize(
+    ("memory", "more_than"),
+    [("24G", "22888"), ("24Gi", "24575"), ("22500Mi", "22499"), ("22.5Gi", "23039"), ("1", "0")],
+)
+def test_memory_of_a_gpu_is_told_in_mebibytes(memory: str, more_than: str) -> None:
+    """An L4 that is sold with 24 GB has 23034: 24G takes it, 24Gi does not."""
+    terms = node_terms(resources={"gpu": {"minMemory": memory}})
+    expression = {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": [more_than]}
+    assert terms == [{"matchExpressions": [expression]}]
+
+
+@pytest.mark.parametrize(
+    ("resource", "label"),
+    [
+        ("nvidia.com/gpu", "nvidia.com/gpu.product"),
+        ("nvidia.com/gpu.shared", "nvidia.com/gpu.product"),
+        ("nvidia.com/mig-1g.10gb", "nvidia.com/mig-1g.10gb.product"),
+    ],
+)
+def test_slices_have_labels_of_their_own(resource: str, label: str) -> None:
+    ((expression,),) = [
+        term["matchExpressions"]
+        for term in node_terms(resources={"gpu": {"resourceName": resource, "products": ["a"]}})
+    ]
+    assert expression == {"key": label, "operator": "In", "values": ["a"]}
+
+
+def test_on_the_cpu_no_gpu_is_looked_for() -> None:
+    """The catalog entry wishes for a GPU, and the model says that the CPU will do."""
+    of = model(resources={"gpu": {"count": 0}})
+    entry = model(resources={"gpu": {"products": ["a"], "minMemory": "24G"}}).spec
+    found = effective(of.spec, entry)
+    source = source_of(of, hub_endpoint=None)
+    template = pod_template(of, effective=found, source=source, settings=SETTINGS)
+    assert "affinity" not in template["spec"]
 
 
 def test_the_serving_container_gets_neither_token_nor_hub() -> None:
@@ -165,11 +263,6 @@ def test_the_serving_container_gets_neither_token_nor_hub() -> None:
     names = {variable["name"] for variable in serve["env"]}
     assert names == {"HOME", "HF_HUB_OFFLINE", "RERANK_BACKEND_TOKEN_SHA256", "OMP_NUM_THREADS"}
     assert pod["automountServiceAccountToken"] is False
-
-
-def test_a_rollout_on_gpus_needs_no_spare_one() -> None:
-    strategy = built(model())["spec"]["strategy"]
-    assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
 
 def test_texts_reach_the_runtime_letter_by_letter() -> None:

@@ -105,3 +105,17 @@ def test_users_are_known_by_their_last_look() -> None:
     assert users.of("bge") == {("team", "a")}
     users.note(("team", "a"), None)
     assert (users._users, users._entries) == ({}, {}), "nothing is kept of those that are gone"
+
+
+@pytest.mark.parametrize(
+    ("memory", "count"),
+    [
+        ("2.3 GiB", 2469606195),
+        ("10 GiB", 10 * 2**30),
+        ("4GiB", 2**32),
+        ("2.1 GiB (CPU)", None),
+        ("much", None),
+    ],
+)
+def test_the_memory_of_an_entry_as_a_number(memory: str, count: int | None) -> None:
+    assert CatalogModel.parse(entry("a", memory=memory)).spec.memory_bytes == count

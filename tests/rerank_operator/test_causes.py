@@ -1,12 +1,15 @@
 """From a pod as the API server shows it to the reason that a person reads."""
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from rerank_operator import pods
-from rerank_operator.causes import Cause, judge
-from rerank_operator.pods import Container, Pod, is_replica
+from rerank_operator.causes import Cause, Standing, judge
+from rerank_operator.causes import ended as ended_by_node
+from rerank_operator.pods import Claim, Complaint, Container, Pod, is_replica
 from tests.rerank_operator.samples import DONE, RUNNING, ended, pod, report, serving, termination
 
 NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
@@ -181,8 +184,73 @@ def test_the_scheduler_is_quoted() -> None:
 
 def test_the_pull_error_and_its_back_off_read_the_same() -> None:
     """The kubelet alternates between the two; the status must not change with it."""
-    first = judge(pod(fetch=waiting("ErrImagePull", "rpc error: 404"))).cause
-    assert first == judge(pod(fetch=waiting("ImagePullBackOff", 'Back-off pulling image "i:1"'))).cause
+    error = "rpc error: code = NotFound desc = failed to resolve reference: i:1: not found"
+    again = f'Back-off pulling image "i:1": ErrImagePull: {error}'
+    first = judge(pod(fetch=waiting("ErrImagePull", error))).cause
+    assert first == judge(pod(fetch=waiting("ImagePullBackOff", again))).cause
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        ("failed to resolve reference: i:1: not found", ": the registry has no such image"),
+        ("pull access denied, repository does not exist", ": the registry does not let the node have it"),
+        ("unexpected status: 401 Unauthorized", ": the registry does not let the node have it"),
+        ("dial tcp: lookup r.example: no such host", ": the registry cannot be reached from the node"),
+        ("write /var/lib: no space left on device", ": the node's disk is full"),
+        (
+            'Container image "i:1" is not present with pull policy of Never',
+            ": the node has no such image, and image.pullPolicy is Never",
+        ),
+        ("something new", ""),
+    ],
+)
+def test_why_an_image_cannot_be_pulled(error: str, hint: str) -> None:
+    cause = judge(pod(fetch=waiting("ErrImagePull", error))).cause
+    assert cause == Cause("Downloaded", "ImagePullFailed", f"the image i:1 cannot be pulled{hint}")
+
+
+def test_what_the_node_cannot_prepare_is_told() -> None:
+    complaint = Complaint("FailedMount", 'MountVolume.SetUp failed for volume "weights": no such folder')
+    untouched = pod(node="n1", fetch=waiting("PodInitializing"), complaint=complaint)
+    message = f"the node n1 cannot prepare a replica: {complaint.message}"
+    assert judge(untouched) == Standing("Pending", Cause("Downloaded", "FailedMount", message))
+    on_volume = pod(node="n1", fetch=None, complaint=complaint)
+    assert judge(on_volume).cause == Cause("Serving", "FailedMount", message)
+
+
+def test_the_newest_complaint_of_a_node_counts() -> None:
+    events: list[dict[str, Any]] = [
+        {"reason": "FailedScheduling", "note": "of before", "eventTime": "2026-01-01T00:09:00.000000Z"},
+        {"reason": "FailedMount", "note": "old", "deprecatedLastTimestamp": "2026-01-01T00:00:01Z"},
+        {
+            "reason": "FailedMount",
+            "note": "told\nagain",
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "series": {"lastObservedTime": "2026-01-01T00:02:00.000000Z"},
+        },
+        {"reason": "FailedAttachVolume", "note": "in between", "eventTime": "2026-01-01T00:01:00.000000Z"},
+    ]
+    assert pods.complaint(events) == Complaint("FailedMount", "told again")
+    assert pods.complaint([{"reason": "BackOff"}]) is None
+
+
+@pytest.mark.parametrize(
+    ("complaint", "cause"),
+    [
+        (Complaint("Evicted", "low on memory"), ("Evicted", "a replica was evicted: low on memory")),
+        (
+            Complaint("UnexpectedAdmissionError", "no healthy devices"),
+            ("EndedByNode", "the node ended a replica: UnexpectedAdmissionError: no healthy devices"),
+        ),
+        (
+            Complaint("NodeShutdown", ""),
+            ("EndedByNode", "the node ended a replica: NodeShutdown: it gave no details"),
+        ),
+    ],
+)
+def test_a_replica_that_its_node_ended(complaint: Complaint, cause: tuple[str, str]) -> None:
+    assert ended_by_node(pod(ended=complaint)) == Cause("Serving", *cause)
 
 
 def body(**status: Any) -> dict[str, Any]:
@@ -223,6 +291,7 @@ def test_reading_a_pod() -> None:
         template="t",
         source="s",
         scheduled=True,
+        claim=Claim({"pods": Decimal(1)}, placement=found.claim.placement),
         fetch=Container(
             state="waiting",
             waiting_reason="CrashLoopBackOff",
@@ -232,6 +301,102 @@ def test_reading_a_pod() -> None:
         ),
         serve=Container(),
     )
+
+
+def asking(name: str, requests: dict[str, str]) -> dict[str, Any]:
+    return {"name": name, "resources": {"requests": requests}}
+
+
+def test_what_a_pod_asks_the_scheduler_for() -> None:
+    """As the scheduler counts: the init container runs before the other, not beside it."""
+    subject = body()
+    subject["spec"] = {
+        "nodeName": "n1",
+        "tolerations": [{"operator": "Exists"}],
+        "initContainers": [asking("fetch", {"cpu": "2", "memory": "1Gi"})],
+        "containers": [asking("serve", {"cpu": "500m", "memory": "8Gi", "nvidia.com/gpu": "1"})],
+    }
+    found = pods.read(subject)
+    assert found.node == "n1"
+    assert found.claim.requests == {"cpu": 2, "memory": 2**33, "nvidia.com/gpu": 1, "pods": 1}
+    assert found.claim.tolerations == ({"operator": "Exists"},)
+    for name, value in {"nodeSelector": {"a": "b"}, "tolerations": [], "priorityClassName": "high"}.items():
+        other = pods.read({**subject, "spec": {**subject["spec"], name: value}})
+        assert other.claim.placement != found.claim.placement, name
+    assert pods.read({**subject, "spec": {**subject["spec"], "nodeName": "n2"}}).claim == found.claim
+
+
+def test_the_mark_of_a_revision_is_no_other_placement() -> None:
+    """The API server writes it into the selector of a constraint with matchLabelKeys (KEP-3243)."""
+
+    def placement(revision: str, *, skew: int = 1) -> str:
+        mark = {"key": "pod-template-hash", "operator": "In", "values": [revision]}
+        constraint = {
+            "maxSkew": skew,
+            "labelSelector": {"matchExpressions": [mark]},
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        subject = body()
+        subject["spec"]["topologySpreadConstraints"] = [constraint]
+        return pods.read(subject).claim.placement
+
+    assert placement("a") == placement("b")
+    assert placement("a") != placement("a", skew=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "short"),
+    [
+        ("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", {"nvidia.com/gpu"}),
+        ("1 Insufficient cpu, 2 Insufficient memory. preemption: 0/3 nodes", {"cpu", "memory"}),
+        ("0/2 nodes are available: 1 Too many pods, 1 Insufficient memory.", {"pods", "memory"}),
+        ("0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.", set()),
+        ("", set()),
+    ],
+)
+def test_what_there_is_too_little_of(words: str, short: set[str]) -> None:
+    assert pod(unschedulable=words).short_of == short
+
+
+def test_replicas_that_may_not_be_together_take_a_place_each() -> None:
+    """Another model's pods, or somebody else's, are no place that an old replica could give."""
+    words = "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules."
+
+    def short(*labels: dict[str, str]) -> set[str]:
+        subject = body(conditions=[{"type": "PodScheduled", "status": "False", "message": words}])
+        terms = [{"topologyKey": "host", "labelSelector": {"matchLabels": each}} for each in labels]
+        rule = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+        subject["spec"]["affinity"] = {"podAntiAffinity": rule}
+        return set(pods.read(subject).short_of)
+
+    assert short({"rerank.dev/model": "m"}) == {"pods"}
+    assert short({"rerank.dev/model": "m"}, {"app": "noisy"}) == set()
+    assert short() == set()
+
+
+def test_since_when_a_pod_waits() -> None:
+    since = "2026-01-01T00:00:00Z"
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def read(status: str, **more: Any) -> Pod:
+        scheduled = {"type": "PodScheduled", "status": status, "lastTransitionTime": since, "message": "m"}
+        return pods.read(body(conditions=[scheduled, *more.pop("conditions", [])], **more))
+
+    waits = read("False", nominatedNodeName="n1")
+    assert (waits.unschedulable, waits.unschedulable_since, waits.nominated) == ("m", at, True)
+    assert waits.unprepared_since is None
+    placed = read("True")
+    assert (placed.unschedulable, placed.unschedulable_since, placed.unprepared_since) == ("", None, at)
+    prepared = read("True", conditions=[{"type": "PodReadyToStartContainers", "status": "True"}])
+    assert prepared.unprepared_since is None
+
+
+def test_how_a_pod_as_a_whole_ended() -> None:
+    assert pods.read(body(phase="Failed", reason="Evicted", message="low")).ended == Complaint(
+        "Evicted", "low"
+    )
+    assert pods.read(body(phase="Failed")).ended is None
+    assert pods.read(body(phase="Running", reason="NodeLost")).ended is None
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,23 @@ def test_the_catalog_s_own_objects_may_be_out_of_reach() -> None:
     assert from_environment({**COMPLETE, "RERANK_CATALOG_MODELS": "false"}).catalog_models is False
 
 
-@pytest.mark.parametrize("name", ["RERANK_LOG_LEVEL", "RERANK_CATALOG_MODELS", "RERANK_IMAGE_PULL_POLICY"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RERANK_LOG_LEVEL",
+        "RERANK_CATALOG_MODELS",
+        "RERANK_NETWORK_POLICIES",
+        "RERANK_IMAGE_PULL_POLICY",
+    ],
+)
 def test_a_choice_is_one_of_some_words(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name} is 'loud'; use \\w+(, \\w+)? or \\w+$"):
         from_environment({**COMPLETE, name: "loud"})
+
+
+def test_network_policies_are_made_unless_refused() -> None:
+    assert from_environment(COMPLETE).network_policies
+    assert not from_environment({**COMPLETE, "RERANK_NETWORK_POLICIES": "false"}).network_policies
 
 
 def test_namespaces_are_a_list() -> None:

@@ -6,6 +6,7 @@ The API server's own behaviour is not played here: tests/apiserver has the real 
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rerank_operator.events import Recorder
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.model_reconciler import UNTOLD_SECONDS, ModelReconciler
 from rerank_operator.name_claims import known_names
-from rerank_operator.observe import Reports
+from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Report
 from rerank_operator.policy import Policy
 from tests.rerank_operator.samples import COMMIT, report
@@ -48,6 +49,7 @@ class Objects(Cluster):
         self.objects = {body["kind"]: body for body in objects}
         self.pods = pods or []
         self.refusals: dict[str, ApiError] = {}
+        self.reads: list[str] = []
         self.writes: list[str] = []
         self.applied: dict[str, Object] = {}
         self.status: Object = {}
@@ -59,6 +61,10 @@ class Objects(Cluster):
             return None
         return found
 
+    async def warnings(self, namespace: str, uid: str) -> list[Object]:
+        self.reads.append(f"warnings of {uid}")
+        return [{"reason": "FailedMount", "note": "no such volume"}]
+
     async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> list[Object]:
         assert labels == "rerank.dev/model=minilm"
         return self.pods
@@ -66,6 +72,8 @@ class Objects(Cluster):
     async def pages(
         self, resource: Resource, namespace: str | None, *, labels: str = ""
     ) -> AsyncIterator[Object]:
+        if resource.kind == "Node":
+            self.reads.append("nodes")
         if resource.kind in self.objects:
             yield self.objects[resource.kind]
 
@@ -89,6 +97,9 @@ class Objects(Cluster):
         self.writes.append("status")
         self.status = status
         return live
+
+    async def delete(self, live: Object) -> None:
+        self.writes.append(f"delete {live['kind']}")
 
     async def create_event(self, event: Object) -> None:
         self.writes.append(f"event {event['reason']}")
@@ -155,6 +166,7 @@ def reconciler(
         metrics=metrics if metrics is not None else ModelMetrics(),
         claims=Claims(known_names(api, ())),
         wake=lambda *_: None,
+        nodes=Nodes(api=api, readable=not settings.watch_namespaces),
         backend_master=b"m" * 32,
     )
 
@@ -166,7 +178,14 @@ async def look(api: Objects, answer: Report | None = None) -> float | None:
 async def test_children_first_then_the_status() -> None:
     api = Objects(resource())
     assert await look(api) is None
-    assert api.writes == ["ConfigMap", "Service", "Deployment", "status"]
+    assert api.writes == [
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "Deployment",
+        "status",
+    ]
 
 
 @pytest.mark.parametrize("body", [None, resource(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})])
@@ -181,7 +200,14 @@ async def test_a_refusal_is_told_and_tried_again(status: int) -> None:
     api = Objects(resource())
     api.refusals["Deployment"] = ApiError(status, "Refused", "because")
     assert await look(api) == 15
-    assert api.writes == ["ConfigMap", "Service", "status", "event DeploymentRefused"]
+    assert api.writes == [
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "status",
+        "event DeploymentRefused",
+    ]
     assert api.status["phase"] == "Failed"
     assert api.status["message"] == "Deployment rerank-minilm was refused: because"
 
@@ -209,6 +235,65 @@ async def test_a_replica_that_serves_without_telling_is_asked_again() -> None:
     api = Objects(resource(), pods=[ready_pod()])
     assert await look(api) == 15
     assert await look(api, report()) is None
+
+
+async def pod_at(since: datetime, *, scheduled: bool, message: str = "") -> Object:
+    """A pod of the newest revision that no container of was started yet."""
+    api = Objects(resource())
+    await look(api)
+    template = api.applied["Deployment"]["spec"]["template"]
+    condition = {
+        "type": "PodScheduled",
+        "status": str(scheduled),
+        "message": message,
+        "lastTransitionTime": since.isoformat(),
+    }
+    pod = ready_pod(template["metadata"]["annotations"]["rerank.dev/template"])
+    return {**pod, "status": {"conditions": [condition]}}
+
+
+async def test_nodes_are_looked_at_where_a_replica_finds_none() -> None:
+    waiting = await pod_at(datetime.now(UTC), scheduled=False, message="0/1 nodes are available.")
+    node = {"kind": "Node", "metadata": {"name": "n1"}}
+    api = Objects(resource(), node, pods=[waiting])
+    await look(api)
+    assert api.reads == ["nodes"]
+    assert "no node offers nvidia.com/gpu" in api.status["message"]
+
+    namespaced = replace(SETTINGS, watch_namespaces=("team",))
+    api = Objects(resource(), node, pods=[waiting])
+    await reconciler(api, settings=namespaced).reconcile("team", "minilm")
+    assert api.reads == []
+    assert api.status["message"] == "no node can take a replica: 0/1 nodes are available."
+
+
+async def test_the_nodes_are_read_once_for_many() -> None:
+    waiting = await pod_at(datetime.now(UTC), scheduled=False, message="0/1 nodes are available.")
+    api = Objects(resource(), pods=[waiting])
+    subject = reconciler(api)
+    for _ in range(3):
+        await subject.reconcile("team", "minilm")
+    assert api.reads == ["nodes"]
+
+
+@pytest.mark.parametrize(("minutes", "asked"), [(0, False), (1, True)])
+async def test_events_are_asked_for_where_a_node_takes_long(minutes: int, asked: bool) -> None:
+    slow = await pod_at(datetime.now(UTC) - timedelta(minutes=minutes), scheduled=True)
+    api = Objects(resource(), pods=[slow])
+    assert await look(api) == 15
+    assert api.reads == (["warnings of p"] if asked else [])
+    assert ("no such volume" in api.status["message"]) is asked
+
+
+async def test_a_network_policy_that_is_not_wanted_any_more_goes() -> None:
+    kept = {
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "rerank-minilm", "namespace": "team", "ownerReferences": [{"uid": "u"}]},
+    }
+    api = Objects(resource(), kept)
+    await reconciler(api, settings=replace(SETTINGS, network_policies=False)).reconcile("team", "minilm")
+    assert "delete NetworkPolicy" in api.writes
+    assert "NetworkPolicy" not in api.writes
 
 
 async def test_the_master_is_in_no_representation() -> None:

@@ -51,6 +51,21 @@ def live(intents: list[Object]) -> dict[str, Object | None]:
     return {intent["kind"]: as_live(intent) for intent in intents}
 
 
+def test_a_child_of_ours_that_is_not_wanted_any_more_goes() -> None:
+    objects = live(wanted())
+    without = [intent for intent in wanted() if intent["kind"] != "ConfigMap"]
+    planned = plan(without, objects, owner=OWNER)
+    assert planned.removals == (objects["ConfigMap"],)
+    assert not planned.steps
+    theirs = copy.deepcopy(objects)
+    assert theirs["ConfigMap"] is not None
+    theirs["ConfigMap"]["metadata"]["ownerReferences"] = []
+    assert plan(without, theirs, owner=OWNER).removals == ()
+    assert objects["ConfigMap"] is not None
+    objects["ConfigMap"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert plan(without, objects, owner=OWNER).removals == (), "it goes already"
+
+
 def test_everything_is_new_at_first() -> None:
     planned = plan(wanted(), {}, owner=OWNER)
     assert [(step.intent["kind"], step.resource_version) for step in planned.steps] == [

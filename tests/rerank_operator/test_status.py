@@ -11,8 +11,8 @@ from rerank_operator import phase, status
 from rerank_operator.conditions import verdicts
 from rerank_operator.events import Notice, notices
 from rerank_operator.pod_status import Report
-from rerank_operator.pods import Container
-from rerank_operator.situation import Obstacle, Situation, replica_failure
+from rerank_operator.pods import Complaint, Container
+from rerank_operator.situation import Obstacle, Situation, overdue, replica_failure
 from tests.rerank_operator.samples import COMMIT, DONE, RUNNING, ended, model, pod, report, serving, situation
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -114,6 +114,18 @@ CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
         (F, T, T, T, F, F),
         "Unschedulable",
     ),
+    "for longer than it may take": (
+        situation(pod(), overdue=True),
+        "Downloading",
+        (T, F, F, U, F, F),
+        "Downloading",
+    ),
+    "complete, whatever the Deployment says": (
+        situation(serving(), overdue=True),
+        "Ready",
+        (T, T, T, T, T, T),
+        "Ready",
+    ),
     "rolling out over an old one that serves": (
         situation(serving("old", template="older"), pod("new")),
         "Downloading",
@@ -153,7 +165,13 @@ CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
         "NameTaken",
     ),
     "evicted": (
-        situation(pod("gone", finished=True, evicted="The node was low on resource: ephemeral-storage.")),
+        situation(
+            pod(
+                "gone",
+                finished=True,
+                ended=Complaint("Evicted", "The node was low on resource: ephemeral-storage."),
+            )
+        ),
         "Failed",
         (U, U, F, U, F, F),
         "Evicted",
@@ -380,7 +398,11 @@ def test_what_is_in_effect_stands_in_the_status() -> None:
     of = model(resources={"cpu": 2}, scoring={"instruction": "Find it"})
     found = status.as_written(status.model_status(situation(of=of), gateway_url="http://g", now=NOW))
     assert found["effective"] == {
-        "resources": {"gpu": {"count": 1, "resourceName": "nvidia.com/gpu"}, "cpu": "2", "memory": "8Gi"},
+        "resources": {
+            "gpu": {"count": 1, "resourceName": "nvidia.com/gpu", "products": []},
+            "cpu": "2",
+            "memory": "8Gi",
+        },
         "engine": {"dtype": "auto", "trustRemoteCode": False, "extraArgs": []},
         "scoring": {
             "method": "Auto",
@@ -389,3 +411,46 @@ def test_what_is_in_effect_stands_in_the_status() -> None:
             "verification": {"mode": "Required", "cases": []},
         },
     }
+
+
+def test_a_rollout_that_takes_too_long_is_told_once() -> None:
+    of = model(rollout={"progressDeadlineSeconds": 90})
+    found = {v.type: v for v in verdicts(situation(pod(), of=of, overdue=True))}["Progressing"]
+    assert (found.status, found.reason) == ("False", "ProgressDeadlineExceeded")
+    assert found.message == (
+        "0 of 1 replicas of the newest revision are ready, and none became ready within 90 s"
+        " (spec.rollout.progressDeadlineSeconds)"
+    )
+    late = situation(pod(), of=of, overdue=True)
+    told = status.model_status(late, gateway_url="http://g", now=NOW)
+    assert told.message == "downloading org/name, for longer than spec.rollout.progressDeadlineSeconds"
+    assert [notice.reason for notice in notices([], told.conditions) if notice.type == "Warning"] == [
+        "ProgressDeadlineExceeded"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("generation", "reason", "late"),
+    [
+        (3, "ProgressDeadlineExceeded", True),
+        (2, "ProgressDeadlineExceeded", False),
+        (3, "NewReplicaSetAvailable", False),
+    ],
+)
+def test_the_deployment_tells_of_its_newest_generation(generation: int, reason: str, late: bool) -> None:
+    condition = {"type": "Progressing", "status": "False", "reason": reason}
+    told = {"observedGeneration": generation, "conditions": [condition]}
+    assert overdue({"metadata": {"generation": 3}, "status": told}) is late
+    assert not overdue(None)
+
+
+def test_a_gpu_that_may_be_too_small_is_a_warning_and_no_failure() -> None:
+    tight = replace(situation(pod()), warning="the GPU of n1 has 15.0 GiB")
+    scheduled = verdicts(tight)[0]
+    assert (scheduled.status, scheduled.reason) == ("True", "GpuMayBeTooSmall")
+    assert scheduled.message == "every replica has a node, but the GPU of n1 has 15.0 GiB"
+    told = status.model_status(tight, gateway_url="http://g", now=NOW)
+    assert told.phase == "Downloading"
+    assert told.message == "downloading org/name; the GPU of n1 has 15.0 GiB"
+    (warning,) = [notice for notice in notices([], told.conditions) if notice.type == "Warning"]
+    assert warning == Notice("Warning", "GpuMayBeTooSmall", scheduled.message)

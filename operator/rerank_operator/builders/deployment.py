@@ -7,6 +7,7 @@ from rerank_api.effective import Effective, EffectiveResources
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator.builders import serve_options
 from rerank_operator.builders.metadata import Object, digest, owner_reference
+from rerank_operator.builders.placement import placement
 from rerank_operator.builders.source import Source
 from rerank_operator.pods import FETCH, SERVE, SOURCE_ANNOTATION, TEMPLATE_ANNOTATION
 
@@ -14,8 +15,6 @@ USER = 65532  # the images' own user
 
 # preStop waits up to 120 s for requests in flight, then vLLM gets time to end (runtime: drain).
 GRACE_SECONDS = 150
-# Downloading and loading takes long; past this the Deployment says that it makes no progress, and goes on.
-PROGRESS_DEADLINE_SECONDS = 1800
 
 _STORE = "/weights"
 _REQUESTED_CORES = {"containerName": SERVE, "resource": "requests.cpu"}
@@ -31,36 +30,23 @@ class PodSettings:
     token_hash: str
 
 
-def deployment(
-    model: ModelDeployment, *, effective: Effective, source: Source, settings: PodSettings
-) -> Object:
-    """The Deployment of `model`, whose replicas run as `effective` says."""
-    labels = names.model_labels(model.metadata.name)
-    template = _template(model, labels=labels, effective=effective, source=source, settings=settings)
-    annotations = {SOURCE_ANNOTATION: source.key, TEMPLATE_ANNOTATION: digest(template)}
-    template["metadata"]["annotations"] = annotations
-    on_gpu = effective.resources.gpu.count > 0
+def deployment(model: ModelDeployment, *, template: Object, strategy: Object) -> Object:
+    """The Deployment of `model`: replicas made from `template`, replaced by `strategy`."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
             "name": names.child_name(model.metadata.name),
             "namespace": model.metadata.namespace,
-            "labels": labels,
+            "labels": names.model_labels(model.metadata.name),
             "ownerReferences": [owner_reference(model)],
         },
         "spec": {
             "replicas": model.spec.replicas,
             "selector": {"matchLabels": {names.MODEL_LABEL: model.metadata.name}},
             "revisionHistoryLimit": 2,
-            "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
-            # A spare GPU is seldom there: a rollout that waits for one would wait for ever.
-            "strategy": {
-                "type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}
-                if on_gpu
-                else {"maxSurge": 1, "maxUnavailable": 0},
-            },
+            "progressDeadlineSeconds": model.spec.rollout.progress_deadline_seconds,
+            "strategy": strategy,
             "template": template,
         },
     }
@@ -72,15 +58,19 @@ def mounts_image(child: Object) -> bool:
     return any("image" in volume for volume in template.get("spec", {}).get("volumes", ()))
 
 
-def _template(
-    model: ModelDeployment,
-    *,
-    labels: dict[str, str],
-    effective: Effective,
-    source: Source,
-    settings: PodSettings,
+def pod_template(
+    model: ModelDeployment, *, effective: Effective, source: Source, settings: PodSettings
 ) -> Object:
-    scheduling = model.spec.scheduling
+    """What replicas of `model` are made from, to run as `effective` says. Its digest names the revision."""
+    template = _template(model, effective=effective, source=source, settings=settings)
+    annotations = {SOURCE_ANNOTATION: source.key, TEMPLATE_ANNOTATION: digest(template)}
+    template["metadata"]["annotations"] = annotations
+    return template
+
+
+def _template(
+    model: ModelDeployment, *, effective: Effective, source: Source, settings: PodSettings
+) -> Object:
     spec: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -103,11 +93,8 @@ def _template(
     }
     if source.repo is not None:
         spec["initContainers"] = [_fetch(model, effective=effective, source=source, settings=settings)]
-    if scheduling.node_selector:
-        spec["nodeSelector"] = dict(scheduling.node_selector)
-    if scheduling.tolerations:
-        spec["tolerations"] = [dict(toleration) for toleration in scheduling.tolerations]
-    return {"metadata": {"labels": labels}, "spec": spec}
+    spec |= placement(model, effective.resources.gpu)
+    return {"metadata": {"labels": names.model_labels(model.metadata.name)}, "spec": spec}
 
 
 def _models_volume(model: ModelDeployment) -> Object:

@@ -1,0 +1,227 @@
+"""Why no node takes a replica, in words for the person who can change it. Pure; used by situation.
+
+The scheduler counts nodes by what it found first: "0/5 nodes are available". Here the wishes of the replica
+are held against the nodes, one after the other, until one is found that none of them meets.
+"""
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from rerank_api.effective import Effective, EffectiveGpu
+from rerank_api.model_deployment import Scheduling
+from rerank_operator.builders import placement
+from rerank_operator.causes import Cause
+from rerank_operator.nodes import Node, Taint
+from rerank_operator.pods import Pod
+
+_GIB: Final = 2**30
+_MIB: Final = 2**20
+# vLLM's --gpu-memory-utilization by default.
+_UTILIZATION: Final = 0.92
+_OWN_RESOURCES: Final = {"cpu": "spec.resources.cpu", "memory": "spec.resources.memory"}
+_NO_DISCOVERY: Final = "is NVIDIA GPU feature discovery installed?"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a replica asks of a node."""
+
+    effective: Effective
+    scheduling: Scheduling
+
+    @property
+    def gpu(self) -> EffectiveGpu:
+        """Its GPU."""
+        return self.effective.resources.gpu
+
+
+def explain(pod: Pod, wishes: Wishes, nodes: Sequence[Node]) -> Cause | None:
+    """What keeps `pod` from every node, if it can be said better than the scheduler does."""
+    if not pod.unschedulable:
+        return None
+    found = _explain(pod, wishes, nodes)
+    if found is None:
+        return None
+    reason, message = found
+    return Cause("Scheduled", reason, f"{message} (scheduler: {pod.unschedulable})")
+
+
+def _explain(pod: Pod, wishes: Wishes, nodes: Sequence[Node]) -> tuple[str, str] | None:
+    allowed = [node for node in nodes if _allowed(node, wishes.scheduling)]
+    if not allowed:
+        if not nodes:
+            return "NoMatchingNode", "there is no node"
+        return "NoMatchingNode", f"no node is as {_restrictions(wishes.scheduling)} wants it"
+    gpu = wishes.gpu
+    right = [node for node in allowed if _is_right(node, gpu)]
+    if not right:
+        return "NoMatchingGpu", _no_gpu(gpu, allowed)
+    open_ones = [node for node in right if not _closed(node, pod)]
+    if not open_ones:
+        taints = ", ".join(sorted({str(taint) for node in right for taint in _closed(node, pod)}))
+        said = "would do but for taints that spec.scheduling.tolerations does not tolerate"
+        return "TaintNotTolerated", f"{_nodes(len(right))} {said}: {taints}"
+    return _no_room(pod, wishes.gpu, open_ones)
+
+
+def _no_room(pod: Pod, gpu: EffectiveGpu, nodes: Sequence[Node]) -> tuple[str, str] | None:
+    """What there is too little of on the nodes that are right otherwise."""
+    own = sorted(_OWN_RESOURCES.keys() & pod.short_of)
+    for resource in own:
+        asked, most = _asked_for(pod, resource), max(_offered(node, resource) for node in nodes)
+        if asked > most:
+            said = f"a replica asks for {_amount(resource, asked)} of {resource} ({_OWN_RESOURCES[resource]})"
+            return "NodesTooSmall", f"{said}, and the largest node has {_amount(resource, most)}"
+    if gpu.count and gpu.resource_name in pod.short_of:
+        total = int(sum(_offered(node, gpu.resource_name) for node in nodes))
+        said = "the only one is" if total == 1 else f"all {total} are"
+        return "GpusInUse", f"no {gpu.resource_name} is free: {said} in use, on {_nodes(len(nodes))}"
+    for resource in own:
+        amount = _amount(resource, _asked_for(pod, resource))
+        return "NodesFull", f"no node has {amount} of {resource} left ({_OWN_RESOURCES[resource]})"
+    return None
+
+
+def too_small(pods: Iterable[Pod], wishes: Wishes, nodes: Collection[Node], *, need: int | None) -> str:
+    """A warning that a replica's GPU may not hold the model, or "". `need` in bytes, None if not known."""
+    gpu = wishes.gpu
+    if need is None or not gpu.count:
+        return ""
+    share = wishes.effective.engine.gpu_memory_utilization or _UTILIZATION
+    by_name = {node.name: node for node in nodes}
+    for pod in pods:
+        node = by_name.get(pod.node)
+        memory = _memory(node, gpu) if node is not None else None
+        if node is None or memory is None or need <= memory * _MIB * share:
+            continue
+        enough = math.ceil(need / share / _GIB)
+        return (
+            f"the GPU of {node.name} has {_gib(memory * _MIB)}, and the model takes about {_gib(need)}:"
+            f" it may not fit; spec.resources.gpu.minMemory: {enough}Gi asks for a larger one"
+        )
+    return ""
+
+
+def _is_right(node: Node, gpu: EffectiveGpu) -> bool:
+    if not gpu.count:
+        return True
+    return _offered(node, gpu.resource_name) >= gpu.count and all(
+        _meets(node.labels, requirement) for requirement in placement.requirements(gpu)
+    )
+
+
+def _no_gpu(gpu: EffectiveGpu, nodes: Sequence[Node]) -> str:
+    """Which of the wishes for a GPU no node meets."""
+    offering = [node for node in nodes if _offered(node, gpu.resource_name) >= gpu.count]
+    if not offering:
+        others = sorted({name for node in nodes for name in node.allocatable if _like_a_gpu(name)})
+        if others:
+            there = ", ".join(others)
+            return f"no node offers {gpu.resource_name}; there is {there} (spec.resources.gpu.resourceName)"
+        return (
+            f"no node offers {gpu.resource_name}: is the device plugin installed?"
+            " spec.resources.gpu.count: 0 serves on the CPU"
+        )
+    named = offering
+    if gpu.products:
+        named = [node for node in offering if _product(node, gpu) in gpu.products]
+        if not named:
+            return f"no node has a GPU of spec.resources.gpu.products; {_what_there_is(offering, gpu)}"
+    memories = [memory for node in named if (memory := _memory(node, gpu)) is not None]
+    if not memories:
+        label = placement.memory_label(gpu.resource_name)
+        return f"no node tells its GPU's memory, in the label {label}: {_NO_DISCOVERY}"
+    largest = max(memories)
+    having = [node for node in named if _memory(node, gpu) == largest]
+    products = sorted({product for node in having if (product := _product(node, gpu))})
+    which = f" ({', '.join(products)})" if products else ""
+    return (
+        f"no node has a GPU with {gpu.min_memory} (spec.resources.gpu.minMemory); the largest{which}"
+        f" has {_gib(largest * _MIB)}, on {_nodes(len(having))}"
+    )
+
+
+def _what_there_is(nodes: Iterable[Node], gpu: EffectiveGpu) -> str:
+    counts: dict[str, int] = {}
+    for node in nodes:
+        product = _product(node, gpu)
+        if product:
+            counts[product] = counts.get(product, 0) + 1
+    if not counts:
+        return f"no node has the label {placement.product_label(gpu.resource_name)}: {_NO_DISCOVERY}"
+    return "there is " + ", ".join(f"{name} on {_nodes(n)}" for name, n in sorted(counts.items()))
+
+
+def _allowed(node: Node, scheduling: Scheduling) -> bool:
+    if not scheduling.node_selector.items() <= node.labels.items():
+        return False
+    required = scheduling.affinity.get("nodeAffinity", {}).get(placement.REQUIRED)
+    return required is None or any(
+        all(_meets(node.labels, expression) for expression in term["matchExpressions"])
+        for term in required["nodeSelectorTerms"]
+    )
+
+
+def _meets(labels: Mapping[str, str], expression: Mapping[str, Any]) -> bool:
+    """As the scheduler decides it (k8s.io/apimachinery/pkg/labels, Requirement.Matches)."""
+    value, values = labels.get(expression["key"]), expression.get("values", ())
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case operator:
+            if value is None or not re.fullmatch(r"-?\d+", value):
+                return False
+            return int(value) > int(values[0]) if operator == "Gt" else int(value) < int(values[0])
+
+
+def _closed(node: Node, pod: Pod) -> list[Taint]:
+    return [taint for taint in node.taints if not any(map(taint.tolerated_by, pod.claim.tolerations))]
+
+
+def _offered(node: Node, resource: str) -> Decimal:
+    return node.allocatable.get(resource, Decimal(0))
+
+
+def _asked_for(pod: Pod, resource: str) -> Decimal:
+    return pod.claim.requests.get(resource, Decimal(0))
+
+
+def _restrictions(scheduling: Scheduling) -> str:
+    parts = {"nodeSelector": scheduling.node_selector, "affinity": scheduling.affinity.get("nodeAffinity")}
+    return " and ".join(f"spec.scheduling.{name}" for name, value in parts.items() if value)
+
+
+def _product(node: Node, gpu: EffectiveGpu) -> str:
+    return node.labels.get(placement.product_label(gpu.resource_name), "")
+
+
+def _memory(node: Node, gpu: EffectiveGpu) -> int | None:
+    """The memory of the node's GPUs in MiB, where it tells."""
+    text = node.labels.get(placement.memory_label(gpu.resource_name), "")
+    return int(text) if text.isdecimal() else None
+
+
+def _like_a_gpu(resource: str) -> bool:
+    return "/" in resource and ("gpu" in resource or "mig-" in resource)
+
+
+def _gib(amount: int | Decimal) -> str:
+    return f"{amount / _GIB:.1f} GiB"
+
+
+def _amount(resource: str, amount: Decimal) -> str:
+    return _gib(amount) if resource == "memory" else f"{amount.normalize():f}"
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
