@@ -105,6 +105,7 @@ class ScoringStatus(StatusModel):
     Attributes:
         method: CrossEncoder or Cosine.
         range: such as "[0,1]" or "logits".
+        pointwise: each document is scored by itself; False for listwise models.
         template_sha256: of the chat template that queries and documents are put into, in hex.
         instruction: the instruction in effect, for models that take one.
         cases: what the replica was verified with.
@@ -112,6 +113,7 @@ class ScoringStatus(StatusModel):
 
     method: str
     range: str
+    pointwise: bool | None = None
     template_sha256: Annotated[str | None, Field(alias="templateSHA256")] = None
     instruction: str | None = None
     cases: list[CaseStatus] | None = None
@@ -131,6 +133,7 @@ class ModelStatus(StatusModel):
     context_length: int | None = None
     dtype: str | None = None
     memory_bytes: int | None = None
+    prefix_caching: bool | None = None
     scoring: ScoringStatus | None = None
 
 

@@ -54,6 +54,7 @@ class Scoring(_Part):
 
     method: Word
     range: Word
+    pointwise: bool | None = None
     instruction: Instruction | None = None
     template_sha256: Digest | None = None
 
@@ -68,6 +69,7 @@ class Model(_Part):
     context_length: Count | None = None
     dtype: Annotated[str, Field(max_length=32)] | None = None
     memory_bytes: Count | None = None
+    prefix_caching: bool | None = None
     scoring: Scoring | None = None
 
 

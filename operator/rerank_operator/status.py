@@ -109,6 +109,7 @@ def _model(situation: Situation) -> ModelStatus | None:
             context_length=found.context_length,
             dtype=found.dtype,
             memory_bytes=found.memory_bytes,
+            prefix_caching=found.prefix_caching,
             scoring=_scoring(report),
         )
     elif old is not None and old.repo == source.repo:
@@ -127,6 +128,7 @@ def _scoring(report: Report) -> ScoringStatus | None:
     return ScoringStatus(
         method=scoring.method,
         range=scoring.range,
+        pointwise=scoring.pointwise,
         template_sha256=scoring.template_sha256,
         instruction=scoring.instruction,
         cases=_cases(report.verification) or None,

@@ -62,6 +62,11 @@ class ServePlan:
     truncation: Truncation = field(default_factory=Truncation)
 
     @property
+    def prefix_caching(self) -> bool:
+        """Whether the same beginning is read once: vLLM's default where attention is causal."""
+        return self.kv_cache_bytes is not None
+
+    @property
     def template_sha256(self) -> str | None:
         """SHA-256 of the template in hex digits."""
         return None if self.template is None else hashlib.sha256(self.template.encode()).hexdigest()

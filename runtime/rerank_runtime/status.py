@@ -129,6 +129,7 @@ def _model(plan: ServePlan) -> dict[str, Any]:
         "contextLength": plan.context_length,
         "dtype": plan.dtype,
         "memoryBytes": plan.memory_bytes,
+        "prefixCaching": plan.prefix_caching,
         "remoteCode": plan.remote_code,
         "scoring": _known(scoring),
         "truncation": _known(truncation),

@@ -334,7 +334,8 @@ def test_the_image_of_models_can_be_another_one(render: Render) -> None:
 def test_values_reach_the_programs(render: Render) -> None:
     changed = render(
         'huggingFace.endpoint="http://hub.example.com"',
-        'gateway={"replicas":3,"maxBodyBytes":20971520,"requestTimeoutSeconds":120,"drainSeconds":30}',
+        'gateway={"replicas":3,"maxBodyBytes":20971520,"requestTimeoutSeconds":120,"drainSeconds":30,'
+        '"partTokens":16384,"maxQueuedDocuments":5,"maxQueueSeconds":6,"holdSeconds":7,"maxHeldRequests":8}',
         'gateway.logLevel="warning"',
         'operator.logLevel="error"',
     )
@@ -345,6 +346,11 @@ def test_values_reach_the_programs(render: Render) -> None:
     assert told["RERANK_MAX_BODY_BYTES"] == "20971520"
     assert told["RERANK_REQUEST_TIMEOUT_SECONDS"] == "120"
     assert told["RERANK_DRAIN_SECONDS"] == "30"
+    assert told["RERANK_PART_TOKENS"] == "16384"
+    assert told["RERANK_MAX_QUEUED_DOCUMENTS"] == "5"
+    assert told["RERANK_MAX_QUEUE_SECONDS"] == "6"
+    assert told["RERANK_HOLD_SECONDS"] == "7"
+    assert told["RERANK_MAX_HELD_REQUESTS"] == "8"
     assert told["RERANK_LOG_LEVEL"] == "warning"
     assert env(changed, "rerank-operator")["RERANK_LOG_LEVEL"] == "error"
 

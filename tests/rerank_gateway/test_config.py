@@ -24,6 +24,12 @@ def test_everything_set() -> None:
         "RERANK_AUTH_MAX_STALENESS_SECONDS": "60",
         "RERANK_LOG_LEVEL": "warning",
         "RERANK_NAMESPACE": "rerank-system",
+        "RERANK_PART_TOKENS": "4096",
+        "RERANK_MAX_QUEUED_DOCUMENTS": "10",
+        "RERANK_MAX_QUEUE_SECONDS": "1.5",
+        "RERANK_HOLD_SECONDS": "0",
+        "RERANK_MAX_HELD_REQUESTS": "3",
+        "RERANK_SCORE_CACHE_BYTES": "0",
     }
     assert config.from_environment(environment) == Settings(
         namespaces=("a", "b"),
@@ -38,6 +44,12 @@ def test_everything_set() -> None:
         auth_max_staleness_seconds=60.0,
         log_level="warning",
         own_namespace="rerank-system",
+        part_tokens=4096,
+        max_queued_documents=10,
+        max_queue_seconds=1.5,
+        hold_seconds=0.0,
+        max_held_requests=3,
+        score_cache_bytes=0,
     )
 
 
@@ -54,6 +66,12 @@ def test_a_wrong_log_level_is_named() -> None:
 
 
 _NUMBERS = [
+    "PART_TOKENS",
+    "MAX_QUEUED_DOCUMENTS",
+    "MAX_QUEUE_SECONDS",
+    "HOLD_SECONDS",
+    "MAX_HELD_REQUESTS",
+    "SCORE_CACHE_BYTES",
     "MAX_BODY_BYTES",
     "REQUEST_TIMEOUT_SECONDS",
     "DRAIN_SECONDS",

@@ -151,7 +151,8 @@ def test_every_report_is_understood(name: str) -> None:
         assert read["model"]["scoring"] == {
             key: value for key, value in body["model"]["scoring"].items() if key in read["model"]["scoring"]
         }
-        assert {"dtype", "memoryBytes", "contextLength", "family"} <= read["model"].keys()
+        assert {"dtype", "memoryBytes", "contextLength", "family", "prefixCaching"} <= read["model"].keys()
+        assert read["model"]["scoring"]["pointwise"] is (name == "verifying")
         assert ("templateSha256" in read["model"]["scoring"]) is (name == "verifying")
     if report.verification is not None:
         assert read["verification"]["mode"] == body["verification"]["mode"]

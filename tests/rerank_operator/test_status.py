@@ -352,6 +352,7 @@ def test_what_was_reported_stands_in_the_status() -> None:
             "family": "qwen3",
             "dtype": "bfloat16",
             "memoryBytes": 4 * 2**30,
+            "prefixCaching": True,
             "scoring": {
                 "method": "CrossEncoder",
                 "range": "[0,1]",
@@ -381,9 +382,11 @@ def test_what_was_reported_stands_in_the_status() -> None:
         "family": "qwen3",
         "dtype": "bfloat16",
         "memoryBytes": 4 * 2**30,
+        "prefixCaching": True,
         "scoring": {
             "method": "CrossEncoder",
             "range": "[0,1]",
+            "pointwise": True,
             "templateSHA256": "a" * 64,
             "instruction": "Find it",
             "cases": [

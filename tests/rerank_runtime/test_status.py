@@ -74,5 +74,7 @@ def test_a_plan_is_shown_with_what_is_known_of_it() -> None:
         "maxDocuments": 64,
     }
     assert shown["truncation"] == {"maxTokensPerDocument": 100, "onOverflow": "Reject"}
-    assert (shown["dtype"], shown["memoryBytes"]) == ("float32", 0)
+    assert (shown["dtype"], shown["memoryBytes"], shown["prefixCaching"]) == ("float32", 0, False)
+    caching = Status(Phase.STARTING, plan=serve_plan(kv_cache_bytes=2**20)).as_json()["model"]
+    assert caching["prefixCaching"] is True
     assert "messages" not in json.dumps(shown)
