@@ -68,8 +68,7 @@ class _Pool:
         self._address = address
         self._idle: list[_Connection] = []
         self._retired = False
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        self._host = f"Host: {host}:{address.port}\r\n"
+        self._host = f"Host: {address.authority}\r\n"
         self._head = f"POST {PATH} HTTP/1.1\r\n{self._host}{OMIT_DOCUMENTS}\r\n".encode("ascii")
 
     def get(self, target: str) -> bytes:

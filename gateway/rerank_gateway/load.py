@@ -27,7 +27,7 @@ def page(process: str, state: State, loads: Iterable[ModelLoad]) -> bytes:
                     "name": model.id.name,
                     "replicas": [
                         {
-                            "address": f"{replica.address.host}:{replica.address.port}",
+                            "address": replica.address.authority,
                             "tokensInFlight": replica.tokens_in_flight,
                         }
                         for replica in state.replicas(model.id)

@@ -41,6 +41,11 @@ class Address(NamedTuple):
     host: str
     port: int
 
+    @property
+    def authority(self) -> str:
+        """Both, as they stand in a URL (RFC 3986 §3.2)."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class KeyHash:

@@ -3,15 +3,18 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 from structlog.testing import capture_logs
 
 from rerank_api import keys
 from rerank_api.api_key import LISTED_MODELS, OTHER_MODELS
 from rerank_gateway import records
 from rerank_gateway.config import Settings
+from rerank_gateway.model_load import ModelLoad
 from rerank_gateway.records import KeyRecord, Kind, ModelRecord
 from rerank_gateway.usage import KEPT_SECONDS, PAGE_ROWS, Counts, Usage
 from tests.rerank_gateway import objects
@@ -253,20 +256,31 @@ async def test_metrics_tell_keys_by_the_name_of_their_object(gateway: Running) -
     assert MINTED.text not in text
 
 
+LOAD = [one.name for one in fields(ModelLoad) if one.name != "model"]
+
+
+async def loads(gateway: Running) -> dict[str, Any]:
+    answer = (await gateway.internal("/load")).body
+    return {load["name"]: load for load in answer["models"]}
+
+
 @session
-async def test_the_load_of_each_replica(gateway: Running, engine: FakeEngine) -> None:
+async def test_the_load_of_each_model_and_replica(gateway: Running, engine: FakeEngine) -> None:
+    gateway.source.put(objects.model("unasked", repo=None))
     engine.always = "hold"
     waiting = asyncio.create_task(gateway.rerank())
     await until(lambda: bool(engine.seen))
-    (load,) = (await gateway.internal("/load")).body["models"]
-    (replica,) = load["replicas"]
+    busy = await loads(gateway)
     engine.release.set()
     await waiting
-    assert (load["namespace"], load["name"]) == ("default", "minilm")
+    assert busy["unasked"] == {"namespace": "default", "name": "unasked", "replicas": []}
+    (replica,) = busy["minilm"].pop("replicas")
     assert replica["address"] == f"{engine.host}:{engine.port}"
-    assert replica["tokensInFlight"] > 0
-    (load,) = (await gateway.internal("/load")).body["models"]
-    assert load["replicas"][0]["tokensInFlight"] == 0
+    assert replica["tokensInFlight"] == busy["minilm"]["runningTokens"] > 0
+    assert 0 <= busy["minilm"]["idleSeconds"] < 60
+    assert set(busy["minilm"]) == {"namespace", "name", *map(to_camel, LOAD)}
+    idle = (await loads(gateway))["minilm"]
+    assert idle["replicas"][0]["tokensInFlight"] == idle["runningTokens"] == 0
 
 
 @session
@@ -363,9 +377,11 @@ async def test_the_access_log_has_one_entry_for_each_request(gateway: Running) -
 @session
 async def test_a_sample_of_none_logs_failures_alone(engine: FakeEngine) -> None:
     async with running(Settings(drain_seconds=0, access_log_sample=0)) as gateway:
-        gateway.source.put(objects.model(), *slice_of([engine]), objects.model("cold", repo=None))
+        gateway.source.put(objects.model(), *slice_of([engine]))
         with capture_logs() as logs:
             assert (await gateway.rerank()).status == 200
             assert (await gateway.rerank(key=None)).status == 401
-            assert (await gateway.rerank(model="cold")).status == 503
-    assert [entry["status"] for entry in requests(logs)] == [503]
+            engine.always = "fail"
+            failed = (await gateway.rerank()).status
+    assert failed >= 500
+    assert [entry["status"] for entry in requests(logs)] == [failed]
