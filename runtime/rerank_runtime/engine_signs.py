@@ -38,6 +38,13 @@ def _sign(pattern: str, reason: Reason, what: str, hint: str = "", *, retriable:
 # The first that any line matches wins: causes stand before their consequences.
 SIGNS = (
     _sign(
+        # argparse's; all other flags are the runtime's own.
+        r"^vllm serve: error: ",
+        Reason.INVALID_OPTIONS,
+        "vLLM does not take a flag of engine.extraArgs",
+        "Correct engine.extraArgs.",
+    ),
+    _sign(
         # v1/core/kv_cache_utils.py: _check_enough_kv_cache_memory
         r"KV cache is needed, which is larger than the available KV cache"
         r"|No available memory for the cache blocks",

@@ -30,6 +30,12 @@ LOGS = Path(__file__).parent / "engine_logs"
         ("kv-cache-too-small", Reason.KV_CACHE_TOO_SMALL, False, "Set engine.maxModelLen"),
         ("cpu-memory-taken", Reason.ENGINE_OUT_OF_MEMORY, False, "20.71/23.54 GiB"),
         ("no-memory", Reason.ENGINE_OUT_OF_MEMORY, False, "Raise resources.memory"),
+        (
+            "flag-with-a-wrong-value",
+            Reason.INVALID_OPTIONS,
+            False,
+            "argument --max-num-seqs: invalid int value",
+        ),
         ("too-long", Reason.ENGINE_FAILED, True, "max_model_len (5000) is greater"),
         ("middleware", Reason.ENGINE_FAILED, True, "No module named 'nowhere'"),
         ("template-missing", Reason.ENGINE_FAILED, True, "/nonexistent/template.jinja"),
