@@ -1,15 +1,19 @@
 """values.yaml and values.schema.json: what may be set, and what is refused."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manifests import values_table
-from manifests.render import CHART
+from manifests.render import CHART, ROOT, template_command
 
+SET = re.compile(r"--set ('[^']+'|\S+)")
+APOSTROPHE = "'"
 VALUES = CHART / "values.yaml"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -166,3 +170,21 @@ def test_values_that_make_no_sense_together_are_refused(
     result = render_text(*values)
     assert result.returncode != 0
     assert told in result.stderr
+
+
+def documented() -> list[list[str]]:
+    """The `--set` options of each block of commands in the documentation."""
+    found = []
+    for page in [ROOT / "README.md", CHART / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
+            options = [f"--set={value.strip(APOSTROPHE)}" for value in SET.findall(block)]
+            if options:
+                found.append(options)
+    return found
+
+
+@pytest.mark.parametrize("options", documented(), ids=" ".join)
+def test_documented_commands_set_what_there_is(helm: Path, options: list[str]) -> None:
+    command = [*template_command(helm), *options]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
