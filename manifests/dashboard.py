@@ -32,6 +32,11 @@ def quantile(share: float, metric: str, by: str, where: str = MODEL) -> str:
     return f"histogram_quantile({share}, {rate(f'{metric}_bucket', f'{by}, le', where)})"
 
 
+def _load(what: str) -> str:
+    """What waits or runs, summed over the gateways."""
+    return f"sum by (namespace, model) (rerank_gateway_{what}{{{MODEL}}})"
+
+
 def _top(what: str) -> str:
     """The ten keys with most of something."""
     return f"topk(10, {rate(f'rerank_gateway_key_{what}_total', 'namespace, api_key')})"
@@ -42,6 +47,10 @@ _MODEL_LEGEND: Final = "{{namespace}}/{{model}}"
 _FAILED: Final = (
     f'(sum(rate({_REQUESTS}{{{MODEL}, code=~"5.."}}[$__rate_interval])) or vector(0))'
     f" / sum(rate({_REQUESTS}{{{MODEL}}}[$__rate_interval]))"
+)
+_CACHE: Final = "rerank_gateway_score_cache_documents_total"
+_CACHED: Final = (
+    rate(_CACHE, "namespace, model", f'{MODEL}, outcome="hit"') + " / " + rate(_CACHE, "namespace, model")
 )
 _KEY_LEGEND: Final = "{{namespace}}/{{api_key}}"
 _REPLICAS: Final = "rerank_operator_model_replicas"
@@ -132,18 +141,59 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             unit="reqps",
         ),
     ),
+    "Queues": (
+        Panel(
+            "Wait for a replica",
+            "Nine of ten requests that had to wait waited less.",
+            ((quantile(0.9, "rerank_gateway_queue_wait_seconds", "namespace, model"), _MODEL_LEGEND),),
+            unit="s",
+            width=6,
+        ),
+        Panel(
+            "Waiting",
+            "Requests that wait for a replica to be free, and those that wait for a model to start.",
+            (
+                (_load("queued_requests"), _MODEL_LEGEND),
+                (_load("held_requests"), f"{_MODEL_LEGEND}, starting"),
+            ),
+            width=6,
+        ),
+        Panel(
+            "Tokens before and at the replicas",
+            "Estimated tokens that wait, and that replicas are busy with.",
+            (
+                (_load("queued_tokens"), f"{_MODEL_LEGEND}, waiting"),
+                (_load("running_tokens"), f"{_MODEL_LEGEND}, running"),
+            ),
+            width=6,
+        ),
+        Panel(
+            "Refused and ejected",
+            "Requests that would have waited too long, and replicas that were left alone after failures.",
+            (
+                (rate("rerank_gateway_queue_refusals_total", "namespace, model"), f"{_MODEL_LEGEND} refused"),
+                (rate("rerank_gateway_ejections_total", "namespace, model"), f"{_MODEL_LEGEND} ejected"),
+            ),
+            unit="ops",
+            width=6,
+        ),
+    ),
     "Work": (
         Panel(
             "Documents",
             "Documents ranked a second.",
             ((rate("rerank_gateway_documents_total", "namespace, model"), _MODEL_LEGEND),),
-            width=12,
         ),
         Panel(
             "Tokens",
             "Tokens that models read a second: what their replicas are busy with.",
             ((rate("rerank_gateway_tokens_total", "namespace, model"), _MODEL_LEGEND),),
-            width=12,
+        ),
+        Panel(
+            "Score cache",
+            "Share of the documents that were scored before, of models with cacheScores.",
+            ((_CACHED, _MODEL_LEGEND),),
+            unit="percentunit",
         ),
     ),
     "Keys": (
