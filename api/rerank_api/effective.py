@@ -67,6 +67,7 @@ class EffectiveScoring(StatusModel):
     method: ScoringMethod = "Auto"
     instruction: str | None = None
     truncation: EffectiveTruncation = EffectiveTruncation()
+    cache_scores: bool = False
     verification: EffectiveVerification = EffectiveVerification()
 
 

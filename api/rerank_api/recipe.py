@@ -93,6 +93,7 @@ class Scoring(SpecModel):
     method: ScoringMethod | None = None
     instruction: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     truncation: Truncation | None = None
+    cache_scores: bool | None = None
     verification: Verification | None = None
 
 

@@ -281,6 +281,8 @@ class Dispatcher:
             self._failed(replica, started)
         else:
             replica.health.answered()
+        if answer.plan:
+            replica.plan = answer.plan
         return answer
 
     def _patience(self, errand: Errand, replica: Replica, now: float) -> float:

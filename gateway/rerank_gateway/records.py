@@ -230,7 +230,15 @@ def _model(body: Json) -> ModelRecord:
         failed=failed,
         listwise=(model.get("scoring") or {}).get("pointwise") is False,
         prefix_caching=model.get("prefixCaching") is True,
+        cache_scores=_cache_scores(spec, status),
     )
+
+
+def _cache_scores(spec: Json, status: Json) -> bool:
+    """As the spec says, else as the catalog's entry does, which stands in the status alone."""
+    own = (spec.get("scoring") or {}).get("cacheScores")
+    effective = (status.get("effective") or {}).get("scoring") or {}
+    return bool(effective.get("cacheScores") if own is None else own)
 
 
 def _slice(body: Json) -> SliceRecord:

@@ -45,14 +45,15 @@ class Truncated:
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """`scores` holds (index, score) from best to worst. `tokens`: what the replica says it read, and of these
-    `query_tokens` for the query by itself, where that was read once and not with each document. `cached`: so
-    many scores were known before.
+    `query_tokens` for the query by itself, where that was read once and not with each document. `plan`: what
+    the replica says it serves. `cached`: so many scores were known before.
     """
 
     scores: list[tuple[int, float]]
     tokens: int
     truncated: Truncated | None = None
     query_tokens: int = 0
+    plan: bytes = b""
     cached: int = 0
 
 
@@ -82,7 +83,11 @@ def parse(backend_answer: BackendAnswer, request: RerankRequest) -> Ranking:
         raise BadAnswerError(f"{len(scores)} results instead of {expected}")
     scores.sort(key=best_first)
     return Ranking(
-        scores, tokens, _truncated(backend_answer.truncated, count), _query_tokens(backend_answer, tokens)
+        scores,
+        tokens,
+        truncated=_truncated(backend_answer.truncated, count),
+        query_tokens=_query_tokens(backend_answer, tokens),
+        plan=backend_answer.plan,
     )
 
 

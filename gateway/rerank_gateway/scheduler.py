@@ -21,6 +21,7 @@ from rerank_gateway.model_load import ModelLoad
 from rerank_gateway.records import KeyRecord, ModelRecord, ObjectId
 from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.rerank_request import RerankRequest
+from rerank_gateway.score_cache import Keys, ScoreCache
 from rerank_gateway.split import Part
 from rerank_gateway.state import State
 from rerank_gateway.tokens import BackendTokens
@@ -43,6 +44,7 @@ class Scheduler:
         self._tokens = tokens
         self._metrics = metrics
         self._room = WaitingRoom(settings, state)
+        self._cache = ScoreCache(settings.score_cache_bytes)
         self._dispatchers: dict[ObjectId, Dispatcher] = {}
         self._last_request: dict[ObjectId, float] = {}
         metrics.watch_loads(self.loads)
@@ -117,14 +119,58 @@ class Scheduler:
             errand.preference = Preference(request.query, self._settings.part_tokens)
         costs = dispatcher.estimator.pairs(request.query, request.documents)
         tokens, most = sum(costs), self._settings.part_tokens
-        if model.listwise or split.is_whole(request.documents, tokens, most):
+        if model.listwise or (not model.cache_scores and split.is_whole(request.documents, tokens, most)):
             return await dispatcher.ask(errand, Part(request, tokens, ()))
-        parts = split.parts(request, costs, split.places(request.documents), most)
-        if len(parts) == 1:
-            rankings = [await dispatcher.ask(errand, parts[0])]
-        else:
+        wanted = split.places(request.documents)
+        keys = self._cache_keys(model, errand, request) if model.cache_scores else None
+        known = [] if keys is None else self._known(model, keys, wanted)
+        parts = split.parts(request, costs, wanted, most)
+        if len(parts) > 1:
             rankings = await dispatcher.ask_all(errand, parts)
-        return split.merge(request, list(zip(parts, rankings, strict=True)))
+        else:
+            rankings = [await dispatcher.ask(errand, part) for part in parts]
+        answers = list(zip(parts, rankings, strict=True))
+        if model.cache_scores:
+            self._keep(model, errand, request, answers)
+        return split.merge(request, answers, known)
+
+    def _cache_keys(self, model: ModelRecord, errand: Errand, request: RerankRequest) -> Keys | None:
+        """Keys of scores that any replica would give again. None: they serve different things, or may."""
+        plans = {replica.plan for replica in self._state.replicas(model.id)}
+        plan = plans.pop() if len(plans) == 1 else b""
+        return Keys(model.id, errand.key.namespace, plan, request) if plan else None
+
+    def _known(
+        self, model: ModelRecord, keys: Keys, wanted: dict[str, tuple[int, ...]]
+    ) -> list[tuple[tuple[int, ...], float]]:
+        """The scores that are known, taken out of what is wanted."""
+        known: list[tuple[tuple[int, ...], float]] = []
+        for text in list(wanted):
+            score = self._cache.get(keys.of(text))
+            if score is not None:
+                known.append((wanted.pop(text), score))
+        metrics = self._metrics.of_model(model.id)
+        metrics.cached.inc(len(known))
+        metrics.not_cached.inc(len(wanted))
+        return known
+
+    def _keep(
+        self,
+        model: ModelRecord,
+        errand: Errand,
+        request: RerankRequest,
+        answers: Iterable[tuple[Part, Ranking]],
+    ) -> None:
+        """Keep the scores of texts that were read whole: what was cut must be told again."""
+        for part, ranking in answers:
+            cut = ranking.truncated
+            if not ranking.plan or (cut is not None and cut.query):
+                continue
+            keys = Keys(model.id, errand.key.namespace, ranking.plan, request)
+            shortened = set(cut.documents) if cut is not None else ()
+            for index, score in ranking.scores:
+                if index not in shortened:
+                    self._cache.put(keys.of(part.request.documents[index]), score)
 
     def _dispatcher(self, model: ModelRecord) -> Dispatcher:
         dispatcher = self._dispatchers.get(model.id)

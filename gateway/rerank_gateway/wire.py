@@ -3,9 +3,14 @@
 The data path uses none of them; tests hold real answers against them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field
+
+_CACHED: Final = (
+    "How many documents' scores were known from before (spec.scoring.cacheScores). Their tokens are not in "
+    "the usage. Absent where none was."
+)
 
 
 class TextDocument(BaseModel):
@@ -153,6 +158,7 @@ class Meta(BaseModel):
     billed_units: BilledUnits
     tokens: Tokens
     truncated: Annotated[Truncated | None, Field(description="Absent where nothing was cut.")] = None
+    cached: Annotated[int | None, Field(description=_CACHED)] = None
 
 
 class RerankAnswer(BaseModel):
@@ -212,9 +218,10 @@ class ScoreUsage(Usage):
 
 
 class ScoreMeta(BaseModel):
-    """There only where something was cut."""
+    """There only where something was cut, or known before."""
 
-    truncated: Truncated
+    truncated: Annotated[Truncated | None, Field(description="Absent where nothing was cut.")] = None
+    cached: Annotated[int | None, Field(description=_CACHED)] = None
 
 
 class ScoreAnswer(BaseModel):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_runtime import intake, slim_answer
-from rerank_runtime.intake import Intake, IntakeSettings, Refused
+from rerank_runtime.intake import Admitted, Intake, IntakeSettings, Refused
 from rerank_runtime.slim_answer import SlimSend
 
 Scope = MutableMapping[str, Any]
@@ -42,6 +42,10 @@ INTERNAL = frozenset({("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/open
 
 # Tells what was cut of a request, in the words of intake.Report.
 TRUNCATED_HEADER = b"x-rerank-truncated"
+# Tells the tokens of the query by itself, where vLLM reads it once for all documents of a request.
+QUERY_TOKENS_HEADER = b"x-rerank-query-tokens"
+# Tells what is served (rerank_runtime.identity).
+PLAN_HEADER = b"x-rerank-plan"
 
 # More than a gateway lets pass to begin with.
 _MAX_BODY_BYTES = 64 * 2**20
@@ -72,7 +76,9 @@ class Guard:
         settings = os.environ.get(intake.SETTINGS, "")
         if not settings:
             raise ValueError(f"{intake.SETTINGS} is not set")
-        self._intake = Intake(IntakeSettings.from_json(Path(settings).read_text(encoding="utf-8")))
+        told = IntakeSettings.from_json(Path(settings).read_text(encoding="utf-8"))
+        self._intake = Intake(told)
+        self._identity = [(PLAN_HEADER, told.identity.encode())] if told.identity else []
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
         self.in_flight = 0
         self.draining = False
@@ -135,11 +141,11 @@ class Guard:
             return
         headers = [header for header in scope["headers"] if header[0] not in _FRAMING]
         headers.append((b"content-length", b"%d" % len(outcome.body)))
-        cut = outcome.report.header()
+        told = [*self._identity, *_about(outcome)]
         rebuilt = dict(scope, headers=headers)
         if slim_answer.wanted(headers):
             send = SlimSend(send, self._threads, _MAX_LOOP_BYTES)
-        await self.app(rebuilt, _replay(outcome.body, receive), _telling(send, cut) if cut else send)
+        await self.app(rebuilt, _replay(outcome.body, receive), _telling(send, told) if told else send)
 
     async def _internal(self, route: tuple[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         if route == ("POST", DRAIN_PATH):
@@ -187,12 +193,21 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _telling(send: Send, cut: str) -> Send:
-    """A send that adds the header about what was cut."""
+def _about(admitted: Admitted) -> list[tuple[bytes, bytes]]:
+    """The headers about a request."""
+    cut, query_tokens = admitted.report.header(), admitted.query_tokens
+    return [
+        *([(TRUNCATED_HEADER, cut.encode())] if cut else ()),
+        *([(QUERY_TOKENS_HEADER, b"%d" % query_tokens)] if query_tokens is not None else ()),
+    ]
+
+
+def _telling(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
+    """A send that adds headers to the answer."""
 
     async def tell(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = dict(message, headers=[*message.get("headers", ()), (TRUNCATED_HEADER, cut.encode())])
+            message = dict(message, headers=[*message.get("headers", ()), *headers])
         await send(message)
 
     return tell

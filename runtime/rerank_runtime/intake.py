@@ -55,6 +55,7 @@ class IntakeSettings:
         on_overflow: What happens to longer texts.
         pointwise: Whether each document is scored by itself.
         max_documents: Most documents of one request, or None.
+        identity: What is served, as `identity.digest` tells it.
     """
 
     directory: Path
@@ -66,15 +67,19 @@ class IntakeSettings:
     on_overflow: OnOverflow = OnOverflow.TRUNCATE
     pointwise: bool = True
     max_documents: int | None = None
+    identity: str = ""
 
     @classmethod
-    def of(cls, plan: ServePlan, directory: Path, template_path: Path | None) -> IntakeSettings:
+    def of(
+        cls, plan: ServePlan, directory: Path, template_path: Path | None, identity: str = ""
+    ) -> IntakeSettings:
         """The settings for a plan whose template, if it has one, lies at `template_path`.
 
         Args:
             plan: The plan.
             directory: Of the engine's tokenizer.
             template_path: The template's file.
+            identity: Of what is served.
         """
         return cls(
             directory=directory,
@@ -86,6 +91,7 @@ class IntakeSettings:
             on_overflow=plan.truncation.on_overflow,
             pointwise=plan.pointwise,
             max_documents=plan.max_documents,
+            identity=identity,
         )
 
     def to_json(self) -> str:
@@ -131,10 +137,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A body for vLLM, and what was cut to make it."""
+    """A body for vLLM, and what was cut to make it.
+
+    `query_tokens`: of the query by itself, where vLLM reads it once and not with each document.
+    """
 
     body: bytes
     report: Report = Report()
+    query_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +192,8 @@ class Intake:
         text = None if template is None else template.read_text(encoding="utf-8")
         self._seams = prompt_pieces.wanted(text)
         self._control = ControlTokens.of(tokenizer, definition, config, text)
-        self._truncation = _truncation(settings, TextTokenizer(tokenizer), text)
+        self._tokenizer = TextTokenizer(tokenizer)
+        self._truncation = _truncation(settings, self._tokenizer, text)
 
     def begin(self, body: bytes) -> Outcome | Finish:
         """Take a request in. Where that needs tokenising, the rest of the work is returned instead."""
@@ -191,7 +202,7 @@ class Intake:
         except _WrongError as error:
             return error.refused
         if self._truncation.fits(request.texts):
-            return Admitted(self._body(request))
+            return Admitted(self._body(request), query_tokens=self._query_tokens(request.texts.query))
         return lambda: self._fit(request)
 
     def whole(self, body: bytes) -> Outcome:
@@ -206,7 +217,14 @@ class Intake:
             return Refused(error.message, error.param)
         texts = replace(request.texts, query=fitted.query, documents=fitted.documents)
         report = Report(fitted.cut_documents, fitted.cut_query)
-        return Admitted(self._body(replace(request, texts=texts)), report)
+        body = self._body(replace(request, texts=texts))
+        return Admitted(body, report, self._query_tokens(fitted.query))
+
+    def _query_tokens(self, query: str) -> int | None:
+        if self._settings.method is not Method.COSINE:
+            return None
+        # vLLM cuts what is longer than the model when it is told to (_body).
+        return min(self._tokenizer.prompt_counts([query])[0], self._settings.context_length)
 
     def _read(self, body: bytes) -> _Request:
         try:

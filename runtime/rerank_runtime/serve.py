@@ -19,6 +19,7 @@ from rerank_runtime import (
     expectation,
     gpu_memory,
     guard,
+    identity,
     intake,
     memory_limit,
     model_files,
@@ -166,7 +167,8 @@ class Serve:
         self, decided: ServePlan, directory: Path, template: Path | None, tokenizer: Path | None
     ) -> EngineProcess:
         settings = self.settings
-        told = intake.IntakeSettings.of(decided, tokenizer or settings.directory, template)
+        served = identity.digest(decided, self.status.source, settings.directory, settings.engine_args)
+        told = intake.IntakeSettings.of(decided, tokenizer or settings.directory, template, served)
         intake_path = workspace.write(directory / "intake.json", told.to_json())
         # Without a backend token the guard lets everybody in: then nobody but this machine may come.
         host = "0.0.0.0" if os.environ.get(guard.TOKEN_HASH) else "127.0.0.1"  # noqa: S104 - the pod's address

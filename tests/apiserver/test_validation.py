@@ -139,6 +139,7 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ({"spec.scoring.instruction": "x" * 2001}, "spec.scoring.instruction: Too long"),
     ({"spec.scoring.truncation.maxTokensPerDocument": 0}, "maxTokensPerDocument in body should be"),
     ({"spec.scoring.truncation.onOverflow": "Split"}, 'supported values: "Truncate", "Reject"'),
+    ({"spec.scoring.cacheScores": "yes"}, "spec.scoring.cacheScores: Invalid value"),
     ({"spec.scoring.verification.mode": "Maybe"}, 'supported values: "Required", "Report", "Off"'),
     ({"spec.scoring.verification.cases": [{"query": "q"}]}, "cases[0].relevant: Required value"),
     (
@@ -293,6 +294,7 @@ VALID_MODELS: list[dict[str, Any]] = [
     {
         "spec.scoring": {
             "instruction": "Find 'it' — $(HOME), „hier“",
+            "cacheScores": True,
             "truncation": {"maxTokensPerDocument": 1, "maxTokensPerQuery": 1, "onOverflow": "Reject"},
             "verification": {
                 "mode": "Off",

@@ -335,7 +335,7 @@ def test_values_reach_the_programs(render: Render) -> None:
     changed = render(
         'huggingFace.endpoint="http://hub.example.com"',
         'gateway={"replicas":3,"maxBodyBytes":20971520,"requestTimeoutSeconds":120,"drainSeconds":30,'
-        '"partTokens":16384,"maxQueuedDocuments":5,"maxQueueSeconds":6,"holdSeconds":7,"maxHeldRequests":8}',
+        '"partTokens":16384,"maxQueuedDocuments":5,"maxQueueSeconds":6,"holdSeconds":7,"maxHeldRequests":8,"scoreCacheBytes":9}',
         'gateway.logLevel="warning"',
         'operator.logLevel="error"',
     )
@@ -351,6 +351,7 @@ def test_values_reach_the_programs(render: Render) -> None:
     assert told["RERANK_MAX_QUEUE_SECONDS"] == "6"
     assert told["RERANK_HOLD_SECONDS"] == "7"
     assert told["RERANK_MAX_HELD_REQUESTS"] == "8"
+    assert told["RERANK_SCORE_CACHE_BYTES"] == "9"
     assert told["RERANK_LOG_LEVEL"] == "warning"
     assert env(changed, "rerank-operator")["RERANK_LOG_LEVEL"] == "error"
 

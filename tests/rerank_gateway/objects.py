@@ -51,6 +51,7 @@ def model(
     phase: str | None = None,
     listwise: bool = False,
     prefix_caching: bool = False,
+    cache_scores: bool | None = None,
 ) -> Object:
     """A model of a repository, of a volume (`repo` None), or of the catalog (the status tells `repo`)."""
     source: Object = (
@@ -70,6 +71,8 @@ def model(
     if phase:
         status["phase"] = phase
     spec: Object = {"model": source, "aliases": list(aliases), "replicas": replicas, **access}
+    if cache_scores is not None:
+        spec["scoring"] = {"cacheScores": cache_scores}
     if autoscaling is not None:
         spec["autoscaling"] = autoscaling
     return {

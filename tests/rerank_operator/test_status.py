@@ -411,6 +411,7 @@ def test_what_is_in_effect_stands_in_the_status() -> None:
             "method": "Auto",
             "instruction": "Find it",
             "truncation": {"onOverflow": "Truncate"},
+            "cacheScores": False,
             "verification": {"mode": "Required", "cases": []},
         },
     }

@@ -458,3 +458,23 @@ async def test_without_the_intakes_settings_there_is_no_start(monkeypatch: pytes
     monkeypatch.delenv(intake.SETTINGS)
     with pytest.raises(ValueError, match="RERANK_INTAKE"):
         Guard(Starlette())
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [(Method.CROSS_ENCODER, None), (Method.COSINE, "4")],  # a query of two words in [CLS], [SEP]
+)
+async def test_what_is_served_and_a_querys_own_tokens_are_told(
+    settings_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, told: str | None
+) -> None:
+    path = tmp_path / "intake.json"
+    settings = IntakeSettings(settings_path.parent / "model", method, CONTEXT, identity="ab12")
+    path.write_text(settings.to_json())
+    monkeypatch.setenv(intake.SETTINGS, str(path))
+    monkeypatch.setenv(TOKEN_HASH, hashlib.sha256(TOKEN.encode()).hexdigest())
+    async with running() as site:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with site.session.post(site.url + "/v1/rerank", json=BODY, headers=headers) as response:
+            assert response.status == 200
+            assert response.headers["X-Rerank-Plan"] == "ab12"
+            assert response.headers.get("X-Rerank-Query-Tokens") == told

@@ -63,7 +63,7 @@ def test_settings_survive_the_file(tmp_path: Path) -> None:
         max_documents=64,
         truncation=Truncation(7, 5, OnOverflow.REJECT),
     )
-    made = IntakeSettings.of(plan, tmp_path, tmp_path / "t.jinja")
+    made = IntakeSettings.of(plan, tmp_path, tmp_path / "t.jinja", "abc")
     assert made == IntakeSettings(
         tmp_path,
         Method.CROSS_ENCODER,
@@ -74,6 +74,7 @@ def test_settings_survive_the_file(tmp_path: Path) -> None:
         on_overflow=OnOverflow.REJECT,
         pointwise=False,
         max_documents=64,
+        identity="abc",
     )
     assert IntakeSettings.from_json(made.to_json()) == made
     plain = IntakeSettings.of(serve_plan(Method.COSINE), tmp_path, None)
@@ -276,3 +277,21 @@ def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="cannot be read"):
         Intake(IntakeSettings(tmp_path, Method.CROSS_ENCODER, 64))
+
+
+@pytest.mark.parametrize("kind", CONTEXT)
+def test_the_querys_own_tokens_are_told_where_it_is_read_once(intakes: dict[str, Intake], kind: str) -> None:
+    def told(query: str, documents: list[str]) -> int | None:
+        body = json.dumps({"query": query, "documents": documents}).encode()
+        admitted = intakes[kind].whole(body)
+        assert isinstance(admitted, Admitted)
+        return admitted.query_tokens
+
+    short, long = told("a panda", ["hi"]), told("panda " * 500, ["hi"])
+    if kind != "embeddings":
+        assert (short, long) == (None, None)
+        return
+    assert short is not None
+    assert told("a panda", ["hi"] * 3) == told("a panda", ["bear " * 500]) == short
+    assert 2 < short < CONTEXT[kind]
+    assert long == CONTEXT[kind]  # as vLLM cuts it

@@ -276,6 +276,7 @@ async def test_the_template_and_the_limits_reach_the_engine(
     assert (_mode(path), _mode(path.parent)) == (0o600, 0o700)
     told = IntakeSettings.from_json(_text(fake_vllm.seen["environment"]["RERANK_INTAKE"]))
     assert told.template_path == path
+    assert len(told.identity) == 32
     assert told.directory == pod.settings.directory
     assert await pod.stop() == 0
     assert not await asyncio.to_thread(path.exists)

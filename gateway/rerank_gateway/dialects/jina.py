@@ -50,6 +50,7 @@ class JinaCall:
                     "billed_units": {"search_units": -(-len(documents) // _DOCUMENTS_PER_SEARCH_UNIT)},
                     "tokens": {"input_tokens": ranking.tokens},
                     **({"truncated": ranking.truncated.as_json()} if ranking.truncated else {}),
+                    **({"cached": ranking.cached} if ranking.cached else {}),
                 },
             }
         )

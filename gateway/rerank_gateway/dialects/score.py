@@ -61,7 +61,12 @@ class ScoreCall:
         )
 
     def _meta(self, rankings: Sequence[Ranking]) -> dict[str, Any]:
-        """What was cut, told as the other dialects do; vLLM itself has no word for it."""
+        """What was cut or known, told as the other dialects do; vLLM itself has no word for it."""
+        cached = sum(ranking.cached for ranking in rankings)
+        meta = {**self._truncated(rankings), **({"cached": cached} if cached else {})}
+        return {"meta": meta} if meta else {}
+
+    def _truncated(self, rankings: Sequence[Ranking]) -> dict[str, Any]:
         cut = [(places, r.truncated) for places, r in zip(self.places, rankings, strict=True) if r.truncated]
         if not cut:
             return {}
@@ -71,7 +76,7 @@ class ScoreCall:
             documents=tuple(documents[:MAX_TOLD]),
             query=any(truncated.query for _, truncated in cut),
         )
-        return {"meta": {"truncated": whole.as_json()}}
+        return {"truncated": whole.as_json()}
 
     def field(self, place: int, index: int | None) -> str:
         first, second = self.names
