@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 
-from bench import capacity, cost, programs, scheduling
+from bench import capacity, cost, limits, programs, scheduling
 from bench.programs import ROOT
 
 RESULTS = ROOT / "bench" / "RESULTS.md"
@@ -16,6 +16,7 @@ PACKAGES = ("uvicorn", "uvloop", "httptools", "aiohttp", "orjson", "fastapi", "h
 SECTIONS = {
     "cost": ("Cost of a request", cost.report),
     "scheduling": ("Scheduling", scheduling.report),
+    "limits": ("Limits", limits.report),
     "capacity": ("Capacity", capacity.report),
 }
 

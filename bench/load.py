@@ -43,7 +43,7 @@ async def run(port: int, request: bytes, *, in_flight: int, requests: int) -> Re
         while left > 0:
             left -= 1
             start = time.perf_counter()
-            head = await _ask(reader, writer, request)
+            head = await ask(reader, writer, request)
             if not head.startswith(b"HTTP/1.1 200"):
                 raise RuntimeError(head.decode())
             latencies.append(time.perf_counter() - start)
@@ -69,7 +69,7 @@ async def flood(port: int, request: bytes, *, per_second: float, seconds: float)
         reader, writer = (
             idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
         )
-        head = (await _ask(reader, writer, request)).lower()
+        head = (await ask(reader, writer, request)).lower()
         status = int(head.split(b" ", 2)[1])
         found.statuses[status] += 1
         if status == 200:
@@ -93,7 +93,7 @@ async def flood(port: int, request: bytes, *, per_second: float, seconds: float)
     return found
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> bytes:
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> bytes:
     """Send a request, read all of its answer, and return the answer's head."""
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")

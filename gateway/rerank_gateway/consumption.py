@@ -45,8 +45,11 @@ class MalformedError(ValueError):
 
 @dataclass(slots=True)
 class _Window:
-    """The last minute of one replica with one key. `consumed`: taken and not given back, by unit."""
+    """The last minute of one replica with one key. `consumed`: taken and not given back, by unit, which
+    `total` holds of all replicas.
+    """
 
+    total: list[int]
     slots: Slots = field(default_factory=dict)
     consumed: list[int] = field(default_factory=lambda: [0] * _UNITS)
     newest: int = 0
@@ -60,7 +63,7 @@ class _Window:
         for old in [at for at in self.slots if at <= slot - SLOTS]:
             counts = self.slots.pop(old)
             for unit in range(_UNITS):
-                self.consumed[unit] -= counts[unit] - counts[_UNITS + unit]
+                self._add(unit, counts[_UNITS + unit] - counts[unit])
 
     def merge(self, slot: int, counts: Counts) -> None:
         """Keep the larger values."""
@@ -68,9 +71,13 @@ class _Window:
         for place, count in enumerate(counts):
             if count > mine[place]:
                 grown = count - mine[place]
-                self.consumed[place % _UNITS] += grown if place < _UNITS else -grown
+                self._add(place % _UNITS, grown if place < _UNITS else -grown)
                 mine[place] = count
         self.newest = max(self.newest, slot)
+
+    def _add(self, unit: int, amount: int) -> None:
+        self.consumed[unit] += amount
+        self.total[unit] += amount
 
 
 @dataclass(slots=True)
@@ -107,6 +114,8 @@ class Consumption:
         self._own: dict[str, _Own] = {}  # the one that changed last is last
         self._others: dict[str, dict[str, _Window]] = {}
         self._present: dict[str, dict[str, Present]] = {}
+        self._totals: dict[str, list[int]] = {}
+        self._advanced: dict[str, int] = {}
 
     # What this replica does
 
@@ -149,7 +158,7 @@ class Consumption:
         self._change(key, int(now)).held = prices
 
     def _change(self, key: str, slot: int) -> _Own:
-        own = self._own.pop(key, None) or _Own()
+        own = self._own.pop(key, None) or _Own(self._total(key))
         self._own[key] = own
         own.advance(slot)
         self._sequence += 1
@@ -160,11 +169,15 @@ class Consumption:
 
     def consumed(self, key: str, now: float) -> Amount:
         """By all replicas, in the last minute."""
-        total = [0] * _UNITS
-        for window in self._windows(key, int(now)):
-            for unit in range(_UNITS):
-                total[unit] += window.consumed[unit]
-        return Amount(*total)
+        slot = int(now)
+        if self._advanced.get(key) != slot:
+            self._advanced[key] = slot
+            for window in self._windows(key):
+                window.advance(slot)
+        return Amount(*self._total(key))
+
+    def _total(self, key: str) -> list[int]:
+        return self._totals.setdefault(key, [0] * _UNITS)
 
     def consumed_by(self, replica: str, key: str, now: float) -> Amount:
         """By one of the others."""
@@ -176,13 +189,14 @@ class Consumption:
 
     def slots(self, key: str, unit: int, now: float) -> Iterator[tuple[int, int]]:
         """Slots, repeated for each replica, and what was consumed of a unit in them."""
-        for window in self._windows(key, int(now)):
+        self.consumed(key, now)
+        for window in self._windows(key):
             for slot, counts in window.slots.items():
                 yield slot, counts[unit] - counts[_UNITS + unit]
 
-    def newest(self, key: str, now: float) -> int:
+    def newest(self, key: str) -> int:
         """The last slot in which anything was consumed; 0 for none."""
-        return max((window.newest for window in self._windows(key, int(now))), default=0)
+        return max((window.newest for window in self._windows(key)), default=0)
 
     def in_flight(self, key: str) -> tuple[int, int]:
         """Requests in flight here, and at the other replicas."""
@@ -210,14 +224,11 @@ class Consumption:
             if present is not None:
                 yield replica, present
 
-    def _windows(self, key: str, slot: int) -> Iterator[_Window]:
+    def _windows(self, key: str) -> Iterator[_Window]:
         own = self._own.get(key)
         if own is not None:
-            own.advance(slot)
             yield own
-        for window in self._others.get(key, {}).values():
-            window.advance(slot)
-            yield window
+        yield from self._others.get(key, {}).values()
 
     # What replicas tell one another
 
@@ -275,7 +286,7 @@ class Consumption:
             # A clock that is ahead counts for longer; one that is a minute off does not count.
             recent = {slot: counts for slot, counts in slots.items() if abs(now - slot) < SLOTS}
             if recent:
-                window = self._others.setdefault(key, {}).setdefault(replica, _Window())
+                window = self._others.setdefault(key, {}).setdefault(replica, _Window(self._total(key)))
                 window.advance(now)
                 for slot, counts in recent.items():
                     window.merge(slot, counts)
@@ -299,6 +310,10 @@ class Consumption:
                     del windows[replica]
             if not windows:
                 del self._others[key]
+        gone = self._totals.keys() - self._own.keys() - self._others.keys()
+        for key in gone:
+            del self._totals[key]
+            self._advanced.pop(key, None)
 
 
 def _since(own: _Own, sequence: int) -> Iterator[int]:

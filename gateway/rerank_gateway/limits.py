@@ -25,6 +25,8 @@ UNITS: Final = Amount._fields
 
 Prices = tuple[int, int, int, int]
 """What a request needs: by the units of `Amount`, then places in flight."""
+Bounds = tuple[int | None, int | None, int | None, int | None]
+"""The limits in the order of `Prices`; None is no limit."""
 NOTHING: Final[Prices] = (0, 0, 0, 0)
 
 

@@ -19,6 +19,7 @@ from rerank_gateway.backend import BackendAnswer, InvalidAnswerError, Unreachabl
 from rerank_gateway.consumption import Consumption, MalformedError
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.records import Address, Peer
+from rerank_gateway.shares import View
 
 PATH: Final = "/consumption"
 # No decision rests on older knowledge.
@@ -123,22 +124,24 @@ class Peers:
         """The number of the view that is made of answers yet to be asked for."""
         return self._began + 1
 
-    def view(self) -> int | None:
-        """The number of what is known now; None when that is too old. Marks this gateway as active."""
+    def view(self) -> View | None:
+        """What is known now; None when that is too old. Marks this gateway as active."""
         now = asyncio.get_running_loop().time()
         self._active_until = now + _ACTIVE_SECONDS
-        return self._view if now - self._view_at <= VIEW_SECONDS else None
+        expires = self._view_at + VIEW_SECONDS
+        return View(self._view, expires) if now <= expires else None
 
-    async def exchange(self, key: str) -> None:
-        """Return when everybody that answers has been asked after this call, and told to ask in turn before
-        they spend more of `key`.
+    async def exchange(self, key: str | None = None) -> None:
+        """Return when everybody that answers has been asked after this call, and has been told to ask in turn
+        before they spend more of `key`, if one is given.
         """
-        self._asking.add(key)
+        if key is not None:
+            self._asking.add(key)
         while not self.alone:
             following = self._next
             self._wanted.set()
             await following.wait()
-            if key in self._asked:
+            if key is None or key in self._asked:
                 break
 
     # For the gateway

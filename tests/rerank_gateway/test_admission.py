@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from rerank_api import keys
+from rerank_gateway import shares
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import BODY, MINTED, Answer, Running, running, slice_of, until
@@ -32,6 +33,12 @@ async def limited(engine: FakeEngine) -> AsyncIterator[Running]:
 
 def limit(gateway: Running, **limits: int) -> None:
     gateway.source.put(objects.api_key(MINTED, limits=limits), objects.api_key(OTHER, name="other"))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, nobody is told to come again."""
+    monkeypatch.setattr(shares, "WAIT_SECONDS", 30)
 
 
 @contextlib.asynccontextmanager
@@ -244,7 +251,7 @@ async def test_a_key_over_its_limit_leaves_the_others_their_models(
     assert len(engine.seen) == 21
 
 
-async def test_three_gateways_keep_one_limit(engine: FakeEngine) -> None:
+async def test_three_gateways_keep_one_limit(engine: FakeEngine, patient: None) -> None:
     async with three(engine, requestsPerMinute=50) as gateways:
         requests = [gateways[number % 3].rerank() for number in range(120)]
         answers = Counter([answer.status for answer in await asyncio.gather(*requests)])
@@ -255,7 +262,7 @@ async def test_three_gateways_keep_one_limit(engine: FakeEngine) -> None:
         assert {answer.headers["x-ratelimit-remaining-requests"] for answer in after} == {"0"}
 
 
-async def test_three_gateways_keep_one_concurrency(engine: FakeEngine) -> None:
+async def test_three_gateways_keep_one_concurrency(engine: FakeEngine, patient: None) -> None:
     async with three(engine, concurrentRequests=4) as gateways:
         engine.always = "hold"
         tasks = [asyncio.create_task(gateways[number % 3].rerank()) for number in range(12)]
