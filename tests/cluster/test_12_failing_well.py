@@ -1,6 +1,7 @@
 """What goes wrong with an engine is told on the model in words, and what can heal by itself does."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,8 +10,9 @@ from tests.cluster.harness.gateway import Gateway, ask, assert_panda_first, bear
 from tests.cluster.harness.http import JSON_BODY
 from tests.cluster.harness.objects import REFUSED, SERVING, Object, api_key, condition, model, phase
 from tests.cluster.harness.stream import SteadyStream
+from tests.cluster.harness.waiting import wait_for
 
-NAMESPACE, MODEL = "rerank-test-failing", "overlap"
+NAMESPACE, MODEL, HANGING = "rerank-test-failing", "overlap", "hanging"
 FAULTS = "demo/faults"
 # A minute without anything done, half a minute for an answer, and as much again for a loaded machine.
 HUNG_SECONDS = 180.0
@@ -42,18 +44,35 @@ KILL, STOP = "9", "19"
 
 @pytest.fixture(scope="module")
 def key(cluster: Cluster, release: object, namespace_of_module: str) -> str:
-    """A model that serves, several that cannot, and a key for all."""
+    """Two models that serve, several that cannot, and a key for all."""
     refused = [
         model(name, namespace_of_module, repo, resources=resources, source={"revision": branch})
         for name, (repo, branch, resources, _, _) in REFUSALS.items()
     ]
-    good = model(MODEL, namespace_of_module, "demo/word-overlap")
-    cluster.kubectl.apply(api_key("caller", namespace_of_module), good, *refused)
+    good = [model(name, namespace_of_module, "demo/word-overlap") for name in (MODEL, HANGING)]
+    cluster.kubectl.apply(api_key("caller", namespace_of_module), *good, *refused)
     return cluster.wait_key_ready("caller", namespace_of_module)
 
 
+@pytest.fixture(scope="module")
+def hang(cluster: Cluster, gateway: Gateway, key: str) -> Iterator[None]:
+    """An engine that is stopped while callers wait for it. It takes minutes to be found out, and the other
+    tests go on meanwhile.
+    """
+    cluster.wait_ready(HANGING, NAMESPACE)
+    _signal(cluster, HANGING, STOP)
+    callers = SteadyStream(
+        gateway.service,
+        "/v1/rerank",
+        headers={**bearer(key), **JSON_BODY},
+        body=json.dumps(question(HANGING)).encode(),
+    )
+    with callers:
+        yield
+
+
 @pytest.mark.parametrize("name", REFUSALS)
-def test_the_reason_stands_on_the_model(cluster: Cluster, key: str, name: str) -> None:
+def test_the_reason_stands_on_the_model(cluster: Cluster, key: str, hang: None, name: str) -> None:
     _, _, _, reason, words = REFUSALS[name]
     ready = cluster.wait_reason(name, NAMESPACE, reason, seconds=START_SECONDS)
     for word in words:
@@ -70,7 +89,7 @@ def test_the_reason_stands_on_the_model(cluster: Cluster, key: str, name: str) -
 
 def test_an_engine_that_is_killed_comes_back(cluster: Cluster, gateway: Gateway, key: str) -> None:
     cluster.wait_ready(MODEL, NAMESPACE)
-    _signal(cluster, KILL)
+    _signal(cluster, MODEL, KILL)
     failed = cluster.wait_reason(MODEL, NAMESPACE, "EngineFailed", seconds=120)
     assert "ended with" in failed["message"]
     cluster.wait_ready(MODEL, NAMESPACE)
@@ -78,29 +97,23 @@ def test_an_engine_that_is_killed_comes_back(cluster: Cluster, gateway: Gateway,
 
 
 def test_an_engine_that_hangs_is_found_out_and_started_again(
-    cluster: Cluster, gateway: Gateway, key: str
+    cluster: Cluster, gateway: Gateway, key: str, hang: None
 ) -> None:
     """/health stays at 200, and no request comes back."""
-    cluster.wait_ready(MODEL, NAMESPACE)
-    _signal(cluster, STOP)
 
-    callers = SteadyStream(
-        gateway.service,
-        "/v1/rerank",
-        headers={**bearer(key), **JSON_BODY},
-        body=json.dumps(question(MODEL)).encode(),
-    )
-    with callers:
-        cluster.wait_reason(MODEL, NAMESPACE, "EngineHung", seconds=HUNG_SECONDS)
-    events = events_about(cluster, "ModelDeployment", MODEL, NAMESPACE)
-    assert "EngineHung" in {event["reason"] for event in events if event["type"] == "Warning"}
-    cluster.wait_ready(MODEL, NAMESPACE)
-    assert_panda_first(ask(gateway.service, key, question(MODEL)))
-    cluster.kubectl.delete("md", MODEL, NAMESPACE)
+    def told() -> bool:
+        events = events_about(cluster, "ModelDeployment", HANGING, NAMESPACE)
+        return "EngineHung" in {event["reason"] for event in events if event["type"] == "Warning"}
+
+    wait_for("the model says EngineHung", told, seconds=HUNG_SECONDS, story=cluster.story(NAMESPACE))
+    cluster.wait_ready(HANGING, NAMESPACE)
+    assert_panda_first(ask(gateway.service, key, question(HANGING)))
+    for name in (MODEL, HANGING):
+        cluster.kubectl.delete("md", name, NAMESPACE)
 
 
-def _signal(cluster: Cluster, number: str) -> None:
-    [pod] = cluster.ready_pods_of(MODEL, NAMESPACE)
+def _signal(cluster: Cluster, name: str, number: str) -> None:
+    [pod] = cluster.ready_pods_of(name, NAMESPACE)
     words = (pod["metadata"]["name"], f"--namespace={NAMESPACE}", "--container=serve")
     told = cluster.kubectl("exec", *words, "--", "/opt/rerank/bin/python", "-c", SIGNAL, number)
     assert told.split(), "the engine's processes were not found"
