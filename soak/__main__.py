@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 
 from bench.programs import machine
-from soak import api_server_away, fuzz, revocation, rolling, slow_sockets
+from soak import api_server_away, attacks, fuzz, revocation, rolling, slow_sockets
 from soak.bound import Bound
 
 RUNS: dict[str, Callable[[float], list[Bound]]] = {
+    "attacks": attacks.run,
     "fuzz": fuzz.run,
     "slow-sockets": slow_sockets.run,
     "revocation": revocation.run,

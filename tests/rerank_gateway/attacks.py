@@ -5,10 +5,13 @@ and llhttp corpora; CVE-2022-32213 to 32215 (llhttp), CVE-2023-39326 (Go, chunk 
 RFC 8259 §4 (repeated names). `test_attacks.py` says what must hold for every one of them.
 """
 
+import asyncio
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.rerank_gateway.fake_engine import Seen
 from tests.rerank_gateway.harness import BODY, MINTED
 
 JSON: Final = json.dumps(BODY).encode()
@@ -18,6 +21,12 @@ HIDDEN_JSON: Final = json.dumps({**BODY, "query": MARK}).encode()
 KEY: Final = f"Authorization: Bearer {MINTED.text}"
 CLOSED: Final = 0
 """In the place of a status: the connection is closed without an answer."""
+HEADERS: Final = {
+    *("host", "content-type", "content-length", "authorization", "x-request-id"),
+    "x-rerank-documents",
+}
+FIELDS: Final = {"model", "query", "documents", "top_n", "max_tokens_per_doc"}
+_STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")
 
 
 @dataclass(frozen=True)
@@ -568,3 +577,49 @@ def corpus() -> dict[str, Attack]:
     for part in (_framing, _chunks, _heads, _targets, _sequences, _bodies):
         part(made)
     return made.attacks
+
+
+async def converse(port: int, parts: tuple[bytes, ...], *, seconds: float = 5) -> bytes:
+    """Send the parts and return all that comes until the gateway closes the connection.
+
+    Raises:
+        TimeoutError: it says nothing for so long.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.001)
+    except ConnectionError:
+        pass
+    came = b""
+    try:
+        while data := await asyncio.wait_for(reader.read(65536), seconds):
+            came += data
+    except ConnectionError:
+        pass
+    finally:
+        writer.transport.abort()
+    return came
+
+
+def statuses(came: bytes) -> list[int]:
+    """The statuses of the answers in what came."""
+    return [int(status) for status in _STATUS.findall(came)] or [CLOSED]
+
+
+def assert_harmless(seen: Seen) -> None:
+    """What reached a replica is ours: nothing of the client's but the texts of a request that it may send.
+
+    Raises:
+        AssertionError: it is not.
+    """
+    names = [header for header, _ in seen.headers]
+    assert seen.path == "/v1/rerank"
+    assert set(names) <= HEADERS
+    assert len(names) == len(set(names))
+    assert set(seen.body) <= FIELDS
+    assert MINTED.text not in str(seen)
+    assert MARK not in str(seen)
+    assert "victim" not in str(seen)
