@@ -19,8 +19,9 @@ _OF_EACH = 250
 _PER_SECOND = 100.0
 _CLOSED_SECONDS = 15.0
 _QUIET_SECONDS = 15.0
+_OPENED_PER_SECOND = 250.0
 _ESTABLISHED = "01"
-_LONG = ["panda " * 100] * 200  # an answer of 120 KB
+_LONG = ["panda " * 100] * 20  # an answer of 12 KB
 _SMALL_BUFFER = 4096  # of the client's socket: it holds next to nothing
 
 Kind = Callable[[asyncio.StreamWriter, keys.MintedKey], Coroutine[None, None, None]]
@@ -105,6 +106,7 @@ async def _attack(gateway: Gateway, key: keys.MintedKey, of_each: int) -> dict[s
     for kind, behave in KINDS.items():
         for _ in range(of_each):
             writer = await _connected_to(gateway.port)
+            await asyncio.sleep(1 / _OPENED_PER_SECOND)
             ports[kind].add(writer.get_extra_info("sockname")[1])
             writers.append(writer)
             tasks.append(asyncio.create_task(behave(writer, key)))

@@ -26,11 +26,11 @@ HEAD_SECONDS: Final = 10.0
 # Longer than the 60 s after which common load balancers and client pools drop an idle connection, so that
 # the closing is theirs and no request is sent into a connection that we are closing.
 IDLE_SECONDS: Final = 75
-FIRST_IDLE_SECONDS: Final = 2
+FIRST_IDLE_SECONDS: Final = 1
 # An answer that the client does not read is held for it only while in each of these spans so much is taken.
 ANSWER_SECONDS: Final = 10.0
 ANSWER_BYTES_PER_SECOND: Final = 64 * 1024
-_SOCKET_FILLS_SECONDS: Final = 1.0  # what the kernel buffers, nobody has read
+_SOCKET_FILLS_SECONDS: Final = 0.5  # what the kernel buffers, nobody has read
 # Requests behind one that is being served. Benchmarks pipeline 16; whoever sends more wants our memory.
 MAX_PIPELINED: Final = 32
 # What a chunked body may spend on extensions and trailers, which are dropped, besides its chunks' own sizes.
