@@ -23,6 +23,8 @@ SOURCE_ANNOTATION = "rerank.dev/source"
 # k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources
 _SHORT_OF: Final = re.compile(r"Insufficient (\S+?)[,.]?(?:\s|$)")
 _TOO_MANY_PODS: Final = "Too many pods"
+# What the scheduler says of its try to make room, after what it says of the nodes: the same again, and longer.
+_PREEMPTION: Final = re.compile(r"\s*(no new claims to deallocate, )?preemption: .*", re.DOTALL)
 # k8s.io/kubernetes/pkg/scheduler/framework/plugins/interpodaffinity
 _APART: Final = "didn't match pod anti-affinity rules"
 
@@ -181,7 +183,7 @@ def read(body: Mapping[str, Any], *, report: Report | None = None) -> Pod:
         deleting="deletionTimestamp" in metadata,
         finished=phase in {"Failed", "Succeeded"},
         scheduled=placed,
-        unschedulable=_cut(scheduled.get("message", "")) if unschedulable else "",
+        unschedulable=_cut(_PREEMPTION.sub("", scheduled.get("message", ""))) if unschedulable else "",
         unschedulable_since=_time(scheduled) if unschedulable else None,
         nominated=bool(status.get("nominatedNodeName")),
         claim=_claim(body.get("spec", {})),

@@ -391,6 +391,14 @@ def test_since_when_a_pod_waits() -> None:
     assert prepared.unprepared_since is None
 
 
+def test_what_the_scheduler_says_is_quoted_as_far_as_it_helps() -> None:
+    said = "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s)."
+    more = " preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    for tail in ("", more, f" no new claims to deallocate,{more}"):
+        condition = {"type": "PodScheduled", "status": "False", "message": said + tail}
+        assert pods.read(body(conditions=[condition])).unschedulable == said
+
+
 def test_how_a_pod_as_a_whole_ended() -> None:
     assert pods.read(body(phase="Failed", reason="Evicted", message="low")).ended == Complaint(
         "Evicted", "low"

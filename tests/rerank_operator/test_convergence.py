@@ -284,6 +284,7 @@ def stages(name: str) -> list[Pod]:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.integers(1, 3))
 def test_nothing_that_was_reached_is_lost_while_replicas_only_advance(
     order: list[int], replicas: int
