@@ -23,7 +23,7 @@ SOURCE_ANNOTATION = "rerank.dev/source"
 # k8s.io/kubernetes/pkg/scheduler/framework/plugins/noderesources
 _SHORT_OF: Final = re.compile(r"Insufficient (\S+?)[,.]?(?:\s|$)")
 _TOO_MANY_PODS: Final = "Too many pods"
-# What the scheduler says of its try to make room, after what it says of the nodes: the same again, and longer.
+# What the scheduler says of its try to make room, after what it says of the nodes: the same, only longer.
 _PREEMPTION: Final = re.compile(r"\s*(no new claims to deallocate, )?preemption: .*", re.DOTALL)
 # k8s.io/kubernetes/pkg/scheduler/framework/plugins/interpodaffinity
 _APART: Final = "didn't match pod anti-affinity rules"
