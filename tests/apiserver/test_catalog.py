@@ -41,10 +41,10 @@ def test_a_change_of_an_entry_reaches_its_users(api: Api, namespace: str, runnin
     eventually("the entry is used", lambda: repo_of(api, namespace) == "demo/word-overlap")
     body = settled(api, namespace, lambda b: b.get("status", {}).get("effective"))
     assert body["spec"] == {"model": {"catalog": name}, "resources": {"memory": "1Gi"}} | {
-        key: body["spec"][key] for key in ("replicas", "scheduling")
+        key: body["spec"][key] for key in ("replicas", "scheduling", "rollout")
     }, "what the entry says is not written into the spec"
     assert body["status"]["effective"]["resources"] == {
-        "gpu": {"count": 0, "resourceName": "nvidia.com/gpu"},
+        "gpu": {"count": 0, "resourceName": "nvidia.com/gpu", "products": []},
         "cpu": "100m",
         "memory": "1Gi",
     }

@@ -161,6 +161,6 @@ def test_describe_tells_the_story(api: Api, namespace: str) -> None:
     def told() -> bool:
         text = kubectl(api.access, "describe", "md", "m", "-n", namespace)
         events = text.split("Events:")[-1]
-        return "Warning" in events and "Unschedulable" in events and "no node can take a replica" in events
+        return "Warning" in events and "NoMatchingNode" in events and "there is no node" in events
 
     eventually("the events are part of the description", told)
