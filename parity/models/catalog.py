@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from parity.models import embedding, encoders, gemma, gguf, gte_new, jina_v3, mxbai, nemotron, qwen3
+from parity.models import (
+    embedding,
+    encoders,
+    gemma,
+    gguf,
+    gte_new,
+    jina_v2,
+    jina_v3,
+    mxbai,
+    nemotron,
+    qwen3,
+)
 from parity.models.base import Family
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for module in (encoders, qwen3, mxbai, gemma, nemotron, gte_new, jina_v3, embedding, gguf)
+    for module in (encoders, qwen3, mxbai, gemma, nemotron, gte_new, jina_v2, jina_v3, embedding, gguf)
     for family in module.FAMILIES
 }

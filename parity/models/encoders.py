@@ -22,7 +22,7 @@ from transformers import (
 from parity import tokenizer_types
 from parity.models.base import HIDDEN, Family, Reference, edit_config, randomised
 
-_SMALL: dict[str, Any] = {
+SMALL: dict[str, Any] = {
     "hidden_size": HIDDEN,
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
@@ -75,7 +75,7 @@ class LongReference(PairReference):
 
 def _bert(directory: Path, texts: Sequence[str]) -> None:
     tokenizer = tokenizer_types.wordpiece(texts)
-    config = BertConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=512, **_SMALL)
+    config = BertConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=512, **SMALL)
     randomised(BertForSequenceClassification(config)).save_pretrained(directory)
     identity = "torch.nn.modules.linear.Identity"
     edit_config(
@@ -115,7 +115,7 @@ def _roberta_like(
         pad_token_id=1,
         bos_token_id=0,
         eos_token_id=2,
-        **_SMALL,
+        **SMALL,
     )
     randomised(model_class(config)).save_pretrained(directory)
     # What older transformers saved and newer ones leave out: the family occurs both ways.
@@ -149,7 +149,7 @@ def _modernbert(directory: Path, texts: Sequence[str], pooling: str) -> None:
         cls_token_id=ids["cls"],
         eos_token_id=ids["sep"],
         sep_token_id=ids["sep"],
-        **_SMALL | {"num_hidden_layers": 4},
+        **SMALL | {"num_hidden_layers": 4},
     )
     randomised(ModernBertForSequenceClassification(config)).save_pretrained(directory)
     names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask")}

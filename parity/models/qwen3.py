@@ -98,16 +98,17 @@ def _config(tokenizer: Any, **more: Any) -> Qwen3Config:
 
 
 def _tied(directory: Path, texts: Sequence[str]) -> None:
-    _original(directory, texts, tied=True)
+    original(directory, texts, tied=True)
 
 
 def _untied(directory: Path, texts: Sequence[str]) -> None:
-    _original(directory, texts, tied=False)
+    original(directory, texts, tied=False)
 
 
-def _original(directory: Path, texts: Sequence[str], *, tied: bool) -> None:
+def original(directory: Path, texts: Sequence[str], *, tied: bool, **sizes: int) -> None:
+    """A language model as published, of other sizes than the suite's where they are given."""
     tokenizer = tokenizer_types.qwen(texts)
-    config = _config(tokenizer, tie_word_embeddings=tied)
+    config = _config(tokenizer, tie_word_embeddings=tied, **sizes)
     randomised(Qwen3ForCausalLM(config)).save_pretrained(directory)
     save_qwen_tokenizer(tokenizer, directory)
 
