@@ -5,6 +5,7 @@ refusal. Pure. How clients read it is for `dialects`.
 import math
 import re
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -21,6 +22,7 @@ _ADDRESS: Final = re.compile(
     r"\b[a-z][a-z0-9+.-]*://\S+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\[?\b(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}\b\]?(?::\d+)?",
     re.IGNORECASE,
 )
+_SCORE: Final = itemgetter(1)
 _REPORT: Final = re.compile(rb"(\d{1,9});((?:\d{1,9}(?:,\d{1,9})*)?)(;query)?")
 _TRACE: Final = ("Traceback (most recent call last)", 'File "/')
 
@@ -81,7 +83,7 @@ def parse(backend_answer: BackendAnswer, request: RerankRequest) -> Ranking:
             raise BadAnswerError("a score that is not a finite number")
     if len(scores) != expected or len({index for index, _ in scores}) != expected:
         raise BadAnswerError(f"{len(scores)} results instead of {expected}")
-    scores.sort(key=best_first)
+    sort(scores)
     return Ranking(
         scores,
         tokens,
@@ -139,6 +141,7 @@ def _reason(body: bytes) -> tuple[str, str | None]:
     return clean, param if isinstance(param, str) and len(param) <= 100 else None
 
 
-def best_first(entry: tuple[int, float]) -> tuple[float, int]:
-    """What (index, score) are sorted by."""
-    return -entry[1], entry[0]
+def sort(scores: list[tuple[int, float]]) -> None:
+    """Put (index, score) from best to worst, ties by index. Twice over, for no key is made in Python then."""
+    scores.sort()
+    scores.sort(key=_SCORE, reverse=True)  # stable, in reverse too

@@ -7,12 +7,12 @@ stand in a request twice are scored once.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from rerank_gateway import errors
+from rerank_gateway import errors, rerank_answer
 from rerank_gateway.errors import ApiError
-from rerank_gateway.rerank_answer import MAX_TOLD, Ranking, Truncated, best_first
+from rerank_gateway.rerank_answer import MAX_TOLD, Ranking, Truncated
 from rerank_gateway.rerank_request import RerankRequest
 
 # More fill no step better, and who waits behind a part waits for all of it.
@@ -62,28 +62,24 @@ def parts(
         wanted: what `places` found, or a part of it: the texts that are to be scored.
         max_tokens: of a part.
     """
-    total = sum(costs[where[0]] for where in wanted.values())
-    least = max(-(-len(wanted) // MAX_DOCUMENTS), -(-total // max_tokens), 1)
-    most = -(-len(wanted) // least)
+    texts, where = list(wanted), list(wanted.values())
+    sizes = [costs[stands[0]] for stands in where]
+    least = max(-(-len(texts) // MAX_DOCUMENTS), -(-sum(sizes) // max_tokens), 1)
+    most = -(-len(texts) // least)
     found: list[Part] = []
-    texts: list[str] = []
-    where: list[tuple[int, ...]] = []
-    tokens = 0
+    start = tokens = 0
 
-    def close() -> None:
-        nonlocal texts, where, tokens
-        found.append(Part(replace(request, documents=texts, top_n=None), tokens, where))
-        texts, where, tokens = [], [], 0
+    def close(end: int) -> None:
+        part = RerankRequest(request.query, texts[start:end], None, request.max_tokens_per_doc)
+        found.append(Part(part, tokens, where[start:end]))
 
-    for text, stands in wanted.items():
-        cost = costs[stands[0]]
-        if texts and (len(texts) == most or tokens + cost > max_tokens):
-            close()
-        texts.append(text)
-        where.append(stands)
-        tokens += cost
+    for place, size in enumerate(sizes):
+        if place > start and (place - start == most or tokens + size > max_tokens):
+            close(place)
+            start, tokens = place, 0
+        tokens += size
     if texts:
-        close()
+        close(len(texts))
     return found
 
 
@@ -108,7 +104,7 @@ def merge(
         if ranking.truncated is not None:
             cut += [place for index in ranking.truncated.documents for place in part.places[index]]
             query_cut = query_cut or ranking.truncated.query
-    scores.sort(key=best_first)
+    rerank_answer.sort(scores)
     cut.sort()
     return Ranking(
         scores=scores[: request.top_n or None],

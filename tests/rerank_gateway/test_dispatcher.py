@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from rerank_gateway.backend import BackendAnswer
+from rerank_gateway import retry_budget
+from rerank_gateway.backend import BackendAnswer, UnreachableError
 from rerank_gateway.balancer import Replica
 from rerank_gateway.config import Settings
 from rerank_gateway.dispatcher import Dispatcher
@@ -30,12 +31,15 @@ class Held:
         self.replicas = [Replica(Address(str(number), 1)) for number in range(count)]
         self.asked: list[str] = []
         self.release = asyncio.Event()
+        self.error: UnreachableError | None = None
         self.dispatcher = Dispatcher(
             ObjectId("default", "m"), lambda: self.replicas, self._call, Settings(part_tokens=50), Metrics()
         )
 
     async def _call(self, address: Address, body: bytes, names: bytes) -> BackendAnswer:
         self.asked.append(address.host)
+        if self.error is not None:
+            raise self.error
         await self.release.wait()
         return ANSWER
 
@@ -87,4 +91,28 @@ async def test_parts_that_never_began_hold_no_place() -> None:
     request.cancel()  # tasks are made and have not begun
     await asyncio.wait([request])
     assert request.cancelled()
+    assert held.is_idle()
+
+
+@pytest.mark.parametrize(("broken", "attempts"), [(0, 2), (1, 1)])
+async def test_what_broke_two_replicas_is_not_tried_on_a_third(broken: int, attempts: int) -> None:
+    """One part of a request may have broken one before, and another part the other."""
+    held = Held(4)
+    held.error = UnreachableError("closed")
+    errand = Errand(ObjectId("default", "k"), Trace(), time.monotonic() + 5)
+    errand.proven = True
+    errand.broken.update(Address(f"before-{number}", 1) for number in range(broken))
+    with pytest.raises(ApiError, match="could not be reached"):
+        await held.dispatcher.ask(errand, PART)
+    assert len(held.asked) == attempts
+    assert held.is_idle()
+
+
+async def test_second_attempts_end_with_their_budget() -> None:
+    held = Held(2)
+    held.error = UnreachableError("closed")
+    for _ in range(400):
+        with pytest.raises(ApiError):
+            await held.ask()
+    assert 400 + retry_budget.BURST <= len(held.asked) < 400 + retry_budget.BURST + 60
     assert held.is_idle()
