@@ -20,7 +20,10 @@ class Result:
 
 @dataclass
 class Flood:
-    """What became of requests that came at a fixed rate. `latencies` of those answered 200, in seconds."""
+    """What became of requests that came at a fixed rate. `latencies` of those answered 200, in seconds.
+
+    Status 0 is a connection that broke before there was an answer.
+    """
 
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
@@ -69,7 +72,11 @@ async def flood(port: int, request: bytes, *, per_second: float, seconds: float)
         reader, writer = (
             idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
         )
-        head = (await ask(reader, writer, request)).lower()
+        try:
+            head = (await ask(reader, writer, request)).lower()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            found.statuses[0] += 1
+            return
         status = int(head.split(b" ", 2)[1])
         found.statuses[status] += 1
         if status == 200:

@@ -103,7 +103,7 @@ def _overload() -> str:
             ("served under overload, requests/s", f"{goodput:.0f}, {goodput / peak:.2f} of the peak"),
             ("p99 of the served, ms", f"{_p99(flood) * 1000:.0f}"),
             ("refused (429, 503)", f"{refused}, {flood.without_retry_after} without Retry-After"),
-            ("other answers", str(flood.statuses.total() - served - refused)),
+            ("anything else", str(flood.statuses.total() - served - refused)),
             ("memory before and after, MiB", f"{before / 2**20:.0f}, {after / 2**20:.0f}"),
             ("peak afterwards, requests/s", f"{again:.0f}"),
         ],
