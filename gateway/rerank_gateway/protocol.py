@@ -23,6 +23,7 @@ from rerank_gateway.errors import ApiError, Headers
 from rerank_gateway.exchange import CLIENT, CLOSE
 
 HEAD_SECONDS: Final = 10.0
+_LATE_SECONDS: Final = 1.0
 # Longer than the 60 s after which common load balancers and client pools drop an idle connection, so that
 # the closing is theirs and no request is sent into a connection that we are closing.
 IDLE_SECONDS: Final = 75
@@ -49,6 +50,7 @@ class Connection(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _head_waits = False
     _in_head = True
     _messages = 0
     _body_bytes = 0
@@ -170,7 +172,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._replaying:
             return
-        self._in_head = False
+        self._in_head = self._head_waits = False
         self._head_bytes = self._framing_bytes = self._framing_allowed = 0
         self._stop_head_timer()
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -236,6 +238,10 @@ class Connection(HttpToolsProtocol):
 
     def _head_too_slow(self) -> None:
         self._head_timer = None
+        if not self._head_waits and _readable(self.transport):
+            self._head_waits = True  # it may have come in time, and we were too slow to read it
+            self._head_timer = self.loop.call_later(_LATE_SECONDS, self._head_too_slow)
+            return
         if self._head_bytes and not self.transport.is_closing():
             self._refuse(
                 errors.invalid("The request's head came too slowly.", status=408, code="head_too_slow")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rerank_gateway import exchange, protocol
+from rerank_gateway.protocol import Connection
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import BODY, MINTED, Running, until
 
@@ -225,6 +226,26 @@ async def test_a_slow_head_is_cut(gateway: Running, monkeypatch: pytest.MonkeyPa
     answer = await gateway.raw(b"POST /v1/rer")
     assert status_of(answer) == 408
     assert await gateway.raw(b"") == b""  # and a silent connection is closed without a word
+
+
+async def test_a_head_that_came_while_the_gateway_was_busy_is_served(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop of libuv runs timers before it reads: what came in time may still be in the socket then."""
+    made: list[Connection] = []
+    connection_made = Connection.connection_made
+
+    def remember(self: Connection, transport: Any) -> None:
+        made.append(self)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(Connection, "connection_made", remember)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    await until(lambda: bool(made))
+    writer.write(request())
+    made[0]._head_too_slow()
+    assert status_of(await asyncio.wait_for(reader.read(), 5)) == 200
+    writer.close()
 
 
 async def test_a_dribbled_second_head_is_cut(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
