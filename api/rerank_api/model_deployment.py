@@ -1,6 +1,7 @@
 """ModelDeployment: a reranker to run. `crds/` is the source of truth; a test holds the two together."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +13,8 @@ from rerank_api.resource import Resource, SpecModel, StatusModel
 
 Phase = Literal["Pending", "Downloading", "Starting", "Verifying", "Ready", "Degraded", "Idle", "Failed"]
 RolloutStrategy = Literal["Auto", "Surge", "Recreate"]
+
+_IDLE_SECONDS: Final = 900
 
 
 class Scheduling(SpecModel):
@@ -32,6 +35,41 @@ class Scheduling(SpecModel):
     priority_class_name: str | None = None
     runtime_class_name: str | None = None
     topology_spread_constraints: list[dict[str, Any]] | None = None
+
+
+class Autoscaling(SpecModel):
+    """How many replicas there may be, and when their number changes.
+
+    Attributes:
+        min_replicas: the fewest; with 0 the model is stopped while nobody asks for it.
+        max_replicas: the most.
+        target_queue_seconds: replicas are added when what waits would take them longer.
+        scale_down_delay_seconds: replicas are removed when fewer would have been enough for so long.
+        idle_seconds_to_zero: without a request for so long the last one is removed; None is the default.
+    """
+
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    max_replicas: Annotated[int, Field(ge=1, le=1000)]
+    target_queue_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 1
+    scale_down_delay_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
+    idle_seconds_to_zero: Annotated[int | None, Field(ge=1, le=604_800)] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("spec.autoscaling: minReplicas must not be more than maxReplicas")
+        if self.idle_seconds_to_zero is not None and self.min_replicas > 0:
+            raise ValueError("spec.autoscaling: idleSecondsToZero is for minReplicas 0")
+        return self
+
+    @property
+    def idle_seconds(self) -> int:
+        """`idle_seconds_to_zero`, or its default."""
+        return _IDLE_SECONDS if self.idle_seconds_to_zero is None else self.idle_seconds_to_zero
+
+    def within(self, replicas: int) -> int:
+        """The number nearest to `replicas` that is allowed."""
+        return max(self.min_replicas, min(replicas, self.max_replicas))
 
 
 class Rollout(SpecModel):
@@ -85,6 +123,7 @@ class ModelDeploymentSpec(Recipe):
     aliases: list[str] = []
     access: Access | None = None
     replicas: Annotated[int, Field(ge=0)] = 1
+    autoscaling: Autoscaling | None = None
     scheduling: Scheduling = Scheduling()
     rollout: Rollout = Rollout()
     storage: Storage | None = None
@@ -145,6 +184,15 @@ class DownloadStatus(StatusModel):
     eta_seconds: int | None = None
 
 
+class AutoscalingStatus(StatusModel):
+    """How many replicas spec.autoscaling wants, why, and since when."""
+
+    replicas: int
+    reason: str = ""
+    message: str = ""
+    last_scale_time: datetime | None = None
+
+
 class ModelDeploymentStatus(StatusModel):
     """The state that the operator observed. `ready` is "1/2": ready of wanted replicas, for a column."""
 
@@ -157,6 +205,7 @@ class ModelDeploymentStatus(StatusModel):
     selector: str = ""
     model: ModelStatus | None = None
     effective: Effective | None = None
+    autoscaling: AutoscalingStatus | None = None
     download: DownloadStatus | None = None
     endpoint: str | None = None
     message: str = ""
@@ -170,3 +219,11 @@ class ModelDeployment(Resource):
 
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus = ModelDeploymentStatus()
+
+    @property
+    def wanted_replicas(self) -> int:
+        """How many replicas there should be: spec.replicas, or what autoscaling has made of it."""
+        autoscaling, decided = self.spec.autoscaling, self.status.autoscaling
+        if autoscaling is None:
+            return self.spec.replicas
+        return autoscaling.within(self.spec.replicas if decided is None else decided.replicas)

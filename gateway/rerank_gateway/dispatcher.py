@@ -69,6 +69,7 @@ class Dispatcher:
     ) -> None:
         self.estimator = Estimator()
         self.throughput = Throughput()
+        self.read_tokens = 0
         self.queue: FairQueue[Part, _Turn] = FairQueue(settings.part_tokens)
         self._model = model
         self._replicas = replicas
@@ -349,6 +350,7 @@ class Dispatcher:
             raise errors.backend_failed("The model's answer was not a ranking.") from None
         errand.proven = True
         self.estimator.learn(part.tokens, ranking.tokens, errand.ratio)
+        self.read_tokens += part.tokens
         self.throughput.done(part.tokens, len(self._replicas()), time.monotonic())
         return ranking
 

@@ -49,5 +49,6 @@ def _load(load: ModelLoad) -> dict[str, Any]:
         "heldRequests": load.held_requests,
         "tokensPerSecond": load.tokens_per_second,
         "measuredSecondsAgo": load.measured_seconds_ago,
+        "readTokens": load.read_tokens,
         "idleSeconds": load.idle_seconds,
     }

@@ -18,6 +18,7 @@ class ModelLoad:
         held_requests: requests that wait for a first replica.
         tokens_per_second: what one replica does when it has all that it can take; None: not seen yet.
         measured_seconds_ago: how old `tokens_per_second` is.
+        read_tokens: what replicas have read since this gateway first asked for the model; only grows.
         idle_seconds: since the last request came.
     """
 
@@ -29,4 +30,5 @@ class ModelLoad:
     held_requests: int
     tokens_per_second: float | None
     measured_seconds_ago: float | None
+    read_tokens: int
     idle_seconds: float

@@ -89,7 +89,7 @@ class Scheduler:
         dispatcher = self._dispatchers.get(model)
         held, idle = self._room.held(model), now - last_request
         if dispatcher is None:
-            return ModelLoad(model, 0, 0, 0, 0, held, None, None, idle)
+            return ModelLoad(model, 0, 0, 0, 0, held, None, None, 0, idle)
         queue, throughput = dispatcher.queue, dispatcher.throughput
         return ModelLoad(
             model=model,
@@ -100,6 +100,7 @@ class Scheduler:
             held_requests=held,
             tokens_per_second=throughput.of_one,
             measured_seconds_ago=None if throughput.measured_at is None else now - throughput.measured_at,
+            read_tokens=dispatcher.read_tokens,
             idle_seconds=idle,
         )
 

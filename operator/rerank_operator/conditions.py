@@ -38,7 +38,7 @@ def verdicts(situation: Situation) -> list[Verdict]:
 
 def _scheduled(situation: Situation) -> Verdict:
     if situation.wanted == 0:
-        return _idle("Scheduled")
+        return _idle("Scheduled", situation)
     caused = _caused(situation, "Scheduled")
     if caused is not None:
         return caused
@@ -55,7 +55,7 @@ def _scheduled(situation: Situation) -> Verdict:
 
 def _downloaded(situation: Situation) -> Verdict:
     if situation.wanted == 0:
-        return _idle("Downloaded")
+        return _idle("Downloaded", situation)
     caused = _caused(situation, "Downloaded")
     if caused is not None:
         return caused
@@ -82,7 +82,7 @@ def _serving(situation: Situation) -> Verdict:
         replicas = "1 replica answers" if situation.serving == 1 else f"{situation.serving} replicas answer"
         return Verdict(type="Serving", status="True", reason="Serving", message=replicas)
     if situation.wanted == 0:
-        return _idle("Serving")
+        return _idle("Serving", situation)
     caused = _caused(situation, "Serving")
     if caused is not None:
         return caused
@@ -92,7 +92,7 @@ def _serving(situation: Situation) -> Verdict:
 
 def _scoring_verified(situation: Situation) -> Verdict:
     if situation.wanted == 0:
-        return _idle("ScoringVerified")
+        return _idle("ScoringVerified", situation)
     caused = _caused(situation, "ScoringVerified")
     if caused is not None:
         return caused
@@ -155,7 +155,7 @@ def _ready(situation: Situation) -> Verdict:
     if blocked is not None:
         return Verdict(type="Ready", status="False", reason=blocked.reason, message=blocked.message)
     if situation.wanted == 0:
-        return _idle("Ready")
+        return _idle("Ready", situation)
     message = f"{situation.ready} of {situation.wanted} replicas of the newest revision are ready"
     reason = "RollingOut" if situation.serving else _waiting_for(situation)
     return Verdict(type="Ready", status="False", reason=reason, message=message)
@@ -172,6 +172,8 @@ def _caused(situation: Situation, stage: Stage) -> Verdict | None:
     return Verdict(type=stage, status="False", reason=cause.reason, message=cause.message)
 
 
-def _idle(kind: str) -> Verdict:
+def _idle(kind: str, situation: Situation) -> Verdict:
     status = "False" if kind in {"Serving", "Ready"} else "Unknown"
-    return Verdict(type=kind, status=status, reason="ScaledToZero", message="spec.replicas is 0")
+    scaled = situation.model.spec.autoscaling is not None
+    message = "spec.autoscaling scaled it to zero: nobody asks for it" if scaled else "spec.replicas is 0"
+    return Verdict(type=kind, status=status, reason="ScaledToZero", message=message)

@@ -15,6 +15,7 @@ import structlog
 
 from rerank_api import names
 from rerank_operator import backend_master, builtin_catalog, cluster, config, handlers, name_claims, workers
+from rerank_operator.autoscaling import Autoscaled, Autoscaling
 from rerank_operator.catalog import BuiltIn, CatalogModels, Users
 from rerank_operator.claims import Claims
 from rerank_operator.events import Recorder
@@ -117,6 +118,7 @@ async def _lead(
     queue: KeyedQueue[Key] = KeyedQueue()
     recorder = Recorder(api=api, instance=settings.pod_name)
     users = Users()
+    autoscaled = Autoscaled()
     models = ModelReconciler(
         api=api,
         reports=Reports(asker=poller),
@@ -124,6 +126,7 @@ async def _lead(
         settings=settings,
         users=users,
         metrics=metrics.models,
+        autoscaled=autoscaled,
         entries=CatalogModels(api)
         if settings.catalog_models
         else BuiltIn({entry["metadata"]["name"]: entry for entry in entries}),
@@ -137,6 +140,13 @@ async def _lead(
         recorder=recorder,
         claims=Claims(known_hashes(api, settings.watch_namespaces)),
         wake=lambda namespace, name: queue.add((API_KEY, namespace, name)),
+    )
+    autoscaling = Autoscaling(
+        api=api,
+        gateways=gateways,
+        recorder=recorder,
+        autoscaled=autoscaled,
+        wake=models.wake,
     )
     collector = Collector(
         api=api,
@@ -155,6 +165,7 @@ async def _lead(
     if settings.catalog_models:
         tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
     tasks.append(asyncio.create_task(collector.run(), name="usage"))
+    tasks.append(asyncio.create_task(autoscaling.run(), name="autoscaling"))
     for task in tasks:
         task.add_done_callback(_must_not_end)
     try:

@@ -14,6 +14,7 @@ from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.effective import Effective, effective
 from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
 from rerank_operator import catalog, cluster, name_claims, policy, rollout, status
+from rerank_operator.autoscaling import Autoscaled
 from rerank_operator.builders import (
     config_map,
     deployment,
@@ -41,7 +42,9 @@ TROUBLED_POLL_SECONDS: Final = 5.0
 # No event tells when an obstacle goes away that lies in objects which are not watched, or a pod can be asked.
 UNTOLD_SECONDS: Final = 15.0
 
-_STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus)
+# The number that autoscaling wants stands in the same status, and is not written here.
+_OURS: Final = ModelDeploymentStatus.model_fields.keys() - {"autoscaling"}
+_STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus, only=_OURS)
 # The API server drops volumes that it does not know without a word: replicas would start without a model.
 _NO_IMAGE_VOLUMES: Final = Obstacle(
     "ImageVolumesUnsupported",
@@ -72,6 +75,7 @@ class ModelReconciler:
     users: Users
     entries: catalog.Entries
     metrics: ModelMetrics
+    autoscaled: Autoscaled
     claims: Claims[Place]
     wake: Callable[[str, str], None]
     nodes: Nodes
@@ -89,11 +93,13 @@ class ModelReconciler:
             self.reports.forget(namespace, name)
             self.users.note((namespace, name), None)
             self.metrics.forget(namespace, name)
+            self.autoscaled.forget(namespace, name)
             self._claim((namespace, name), {})
             return None  # the owner references see to the children
         try:
             model = ModelDeployment.parse(live)
         except ValidationError as error:
+            self.autoscaled.forget(namespace, name)
             await self._report_unreadable(live, error)
             return None
 
@@ -119,6 +125,7 @@ class ModelReconciler:
             wanted=situation.wanted,
             ready=wanted_status.ready_replicas,
         )
+        self.autoscaled.note(model, ready=wanted_status.ready_replicas)
         return _next_look(situation, observed)
 
     async def _names(self, live: cluster.Object) -> Verdict:

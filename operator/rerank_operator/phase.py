@@ -33,6 +33,8 @@ def message(situation: Situation, download: DownloadStatus | None) -> str:
             sentence += f"; trying again, {_progress(download)}"
         return f"{counts}; {sentence}" if situation.serving else sentence
     if situation.wanted == 0:
+        if situation.model.spec.autoscaling is not None:
+            return "scaled to zero; the next request starts it"
         return f"scaled to zero; `kubectl scale md {name} --replicas=1` starts it"
     if situation.complete:
         serving = f"{situation.ready} of {situation.wanted} replicas serve"

@@ -191,10 +191,14 @@ def _extra_args(effective: Effective, policy: Policy) -> Obstacle | None:
 
 
 def _replicas(model: ModelDeployment, policy: Policy) -> Obstacle | None:
-    if policy.max_replicas is None or model.spec.replicas <= policy.max_replicas:
+    autoscaling = model.spec.autoscaling
+    field, most = "spec.replicas", model.spec.replicas
+    if autoscaling is not None:
+        field, most = "spec.autoscaling.maxReplicas", autoscaling.max_replicas
+    if policy.max_replicas is None or most <= policy.max_replicas:
         return None
     message = (
-        f"spec.replicas: {model.spec.replicas} is more than the {policy.max_replicas} that are allowed:"
+        f"{field}: {most} is more than the {policy.max_replicas} that are allowed:"
         f" {_ASK.format('maxReplicas')}"
     )
     return Obstacle("TooManyReplicas", message)

@@ -60,8 +60,8 @@ class Situation:
 
     @property
     def wanted(self) -> int:
-        """Replicas that the spec asks for."""
-        return self.model.spec.replicas
+        """Replicas that there should be."""
+        return self.model.wanted_replicas
 
     @property
     def ready(self) -> int:

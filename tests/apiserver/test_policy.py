@@ -180,6 +180,12 @@ def test_what_is_allowed_is_taken(api: Api, in_force: None, spec: Object) -> Non
             {"replicas": 4},
             f"spec.replicas: 4 is more than the 3 that are allowed: {ASK.format('maxReplicas')}",
         ),
+        (
+            {"autoscaling": {"maxReplicas": 4}},
+            f"spec.autoscaling.maxReplicas: 4 is more than the 3 that are allowed: {ASK}".format(
+                "maxReplicas"
+            ),
+        ),
     ],
 )
 def test_what_is_not_allowed_is_refused_by_name(api: Api, in_force: None, spec: Object, message: str) -> None:

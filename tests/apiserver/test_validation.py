@@ -219,6 +219,20 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ({"spec.access.namespaces": ["a", "a"]}, "spec.access.namespaces[1]: Duplicate value"),
     ({"spec.replicas": -1}, "spec.replicas in body should be greater than or equal to 0"),
     ({"spec.replicas": "two"}, "spec.replicas in body must be of type integer"),
+    ({"spec.autoscaling": {}}, "spec.autoscaling.maxReplicas: Required value"),
+    ({"spec.autoscaling": {"maxReplicas": 0}}, "spec.autoscaling.maxReplicas in body should be greater"),
+    (
+        {"spec.autoscaling": {"minReplicas": 3, "maxReplicas": 2}},
+        "spec.autoscaling.minReplicas must not be more than spec.autoscaling.maxReplicas",
+    ),
+    (
+        {"spec.autoscaling": {"maxReplicas": 2, "idleSecondsToZero": 60}},
+        "spec.autoscaling.idleSecondsToZero is for a model that may be scaled to zero: set spec.",
+    ),
+    (
+        {"spec.autoscaling": {"maxReplicas": 2, "targetQueueSeconds": 0}},
+        "spec.autoscaling.targetQueueSeconds in body should be greater than or equal to 0.1",
+    ),
     ({f"{GPU}.count": -1}, "spec.resources.gpu.count in body should be greater than or equal to 0"),
     ({f"{GPU}.count": 2}, "spec.resources.gpu.count in body should be less than or equal to 1"),
     ({f"{GPU}.resourceName": "gpu"}, "resourceName must be DOMAIN/NAME"),
@@ -306,6 +320,16 @@ VALID_MODELS: list[dict[str, Any]] = [
     {"spec.storage": {"persistentVolumeClaim": {"claimName": "model-cache"}}},
     {"spec.access.namespaces": ["team-b"]},
     {"spec.replicas": 0},
+    {"spec.autoscaling": {"maxReplicas": 1}},
+    {
+        "spec.autoscaling": {
+            "minReplicas": 0,
+            "maxReplicas": 4,
+            "targetQueueSeconds": 0.5,
+            "scaleDownDelaySeconds": 0,
+            "idleSecondsToZero": 60,
+        }
+    },
     {"spec.resources.cpu": 2},
     {"spec.resources.cpu": "500m"},
     {"spec.resources.memory": "1.5Gi"},

@@ -51,7 +51,7 @@ def seen(engines: list[FakeEngine]) -> list[str]:
 
 def load(gateway: Running) -> ModelLoad:
     loads = gateway.gateway.scheduler.loads()
-    return loads[0] if loads else ModelLoad(ObjectId("", ""), 0, 0, 0, 0, 0, None, None, 0)
+    return loads[0] if loads else ModelLoad(ObjectId("", ""), 0, 0, 0, 0, 0, None, None, 0, 0)
 
 
 async def taught(gateway: Running) -> None:
@@ -388,6 +388,7 @@ async def test_the_load_of_a_model() -> None:
         assert found.measured_seconds_ago < 5
         assert found.idle_seconds < 30
         assert (await request).status == 200
+        assert load(gateway).read_tokens > found.read_tokens > 0
         gateway.source.remove(objects.model())
         assert gateway.gateway.scheduler.loads() == []
 

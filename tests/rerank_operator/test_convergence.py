@@ -14,6 +14,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rerank_api.model_deployment import ModelDeployment
+from rerank_operator.autoscaling import Autoscaled
 from rerank_operator.catalog import BuiltIn, Users
 from rerank_operator.claims import Claims
 from rerank_operator.cluster import ApiError, Cluster, Object, Resource
@@ -105,6 +107,7 @@ class Looking:
             users=Users(),
             entries=BuiltIn({}),
             metrics=ModelMetrics(),
+            autoscaled=Autoscaled(),
             claims=Claims(known_names(self.world, ())),
             wake=lambda *_: None,
             nodes=Nodes(api=self.world, readable=True),
@@ -128,6 +131,7 @@ SPECS = st.fixed_dictionaries(
         "rollout": st.fixed_dictionaries({"strategy": st.sampled_from(["Auto", "Surge", "Recreate"])}),
         "storage": st.just({"ephemeral": {"sizeLimit": "20Gi"}}),
         "aliases": st.just(["other"]),
+        "autoscaling": st.sampled_from([{"maxReplicas": 2}, {"minReplicas": 0, "maxReplicas": 4}]),
     },
 ).map(lambda spec: {"model": {"huggingFace": {"repo": "org/name"}}, **spec})
 
@@ -267,7 +271,7 @@ def check_conditions(before: list[Object], body: Object) -> None:
             assert new["lastTransitionTime"] == old["lastTransitionTime"]
     assert body["status"]["observedGeneration"] == body["metadata"]["generation"]
     ready = body["status"]["readyReplicas"]
-    assert body["status"]["ready"] == f"{ready}/{body['spec']['replicas']}"
+    assert body["status"]["ready"] == f"{ready}/{ModelDeployment.parse(body).wanted_replicas}"
     if after["Ready"]["status"] == "True":
         assert after["Serving"]["status"] == after["Progressing"]["status"] == "True"
 

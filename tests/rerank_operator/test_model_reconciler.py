@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rerank_operator.autoscaling import Autoscaled
 from rerank_operator.catalog import CatalogModels, Users
 from rerank_operator.claims import Claims
 from rerank_operator.cluster import ApiError, Cluster, Object, Resource
@@ -164,6 +165,7 @@ def reconciler(
         users=Users(),
         entries=CatalogModels(api),
         metrics=metrics if metrics is not None else ModelMetrics(),
+        autoscaled=Autoscaled(),
         claims=Claims(known_names(api, ())),
         wake=lambda *_: None,
         nodes=Nodes(api=api, readable=not settings.watch_namespaces),

@@ -218,6 +218,14 @@ def test_the_most_replicas(replicas: int, most: int | None, allowed: bool) -> No
     )
 
 
+def test_the_most_replicas_that_autoscaling_may_make() -> None:
+    growing = model(autoscaling={"maxReplicas": 4})
+    assert told(growing, maxReplicas=4) == ""
+    assert told(growing, maxReplicas=3).startswith(
+        "TooManyReplicas spec.autoscaling.maxReplicas: 4 is more than the 3 that are allowed: ask"
+    )
+
+
 def test_what_a_catalog_entry_adds_counts_too() -> None:
     named = CatalogModel.parse(
         entry("e", defaults={"engine": {"extraArgs": ["--seed=1"], "image": "r.example/run:1"}})

@@ -42,7 +42,7 @@ def deployment(model: ModelDeployment, *, template: Object, strategy: Object) ->
             "ownerReferences": [owner_reference(model)],
         },
         "spec": {
-            "replicas": model.spec.replicas,
+            "replicas": model.wanted_replicas,
             "selector": {"matchLabels": {names.MODEL_LABEL: model.metadata.name}},
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": model.spec.rollout.progress_deadline_seconds,
