@@ -48,6 +48,7 @@ def refusal(credential: str | None, *, age: float, source: type[ByHand] = ByHand
         (None, 901, (401, "missing_api_key")),  # nobody needs to be asked
         ("rk_mistyped", 901, (401, "invalid_api_key")),
     ],
+    ids=range(9),  # minted keys differ between processes, which have to find the same tests
 )
 def test_by_the_age_of_what_is_known(credential: str | None, age: float, expected: tuple[int, str]) -> None:
     assert refusal(credential, age=age) == expected
