@@ -61,6 +61,7 @@ def test_by_the_age_of_what_is_known(credential: str | None, age: float, expecte
         (DISABLED.text, (401, "api_key_disabled")),
         (UNKNOWN, (401, "invalid_api_key")),
     ],
+    ids=range(3),
 )
 def test_a_namespace_that_cannot_be_read_costs_the_others_nothing(
     credential: str, expected: tuple[int, str]
