@@ -126,7 +126,7 @@ class ModelReconciler:
             ready=wanted_status.ready_replicas,
         )
         self.autoscaled.note(model, ready=wanted_status.ready_replicas)
-        return _next_look(situation, observed)
+        return _next_look(situation, observed, now=now)
 
     async def _names(self, live: cluster.Object) -> Verdict:
         """Whether the model's names lead to it; wakes the models that its claims concern."""
@@ -333,10 +333,11 @@ def _in_the_way(planned: Plan) -> Obstacle | None:
     return None
 
 
-def _next_look(situation: Situation, observed: Observed) -> float | None:
+def _next_look(situation: Situation, observed: Observed, *, now: datetime) -> float | None:
     if observed.unsettled:
         return POLL_SECONDS if situation.cause is None else TROUBLED_POLL_SECONDS
-    if situation.waits_for_room:
-        return TROUBLED_POLL_SECONDS
     untold = situation.obstacle is not None or observed.unreported or observed.unprepared
+    left = rollout.patience_left(observed.pods, now=now)
+    if left is not None:
+        return min(left + 0.5, UNTOLD_SECONDS)
     return UNTOLD_SECONDS if untold else None

@@ -61,6 +61,16 @@ def strategy(
     return ONE_BY_ONE if not vacating and _no_room(new, beside=old, now=now) else SURGE
 
 
+def patience_left(pods: Iterable[Pod], *, now: datetime) -> float | None:
+    """Seconds until the first pod that finds no node has waited for long enough to be decided about.
+
+    None when there is nothing to wait for: what changes later is told by an event.
+    """
+    waits = (pod.unschedulable_since + PATIENCE - now for pod in pods if pod.unschedulable_since is not None)
+    left = [wait.total_seconds() for wait in waits if wait > timedelta()]
+    return min(left, default=None)
+
+
 def _goes_one_by_one(live: Mapping[str, Any] | None, template: str) -> bool:
     if live is None:
         return False

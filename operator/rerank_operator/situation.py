@@ -74,12 +74,6 @@ class Situation:
         return sum(pod.scheduled for pod, _ in self.newest)
 
     @property
-    def waits_for_room(self) -> bool:
-        """A replica of the newest revision finds no node, and older ones are there."""
-        waiting = any(not pod.scheduled and pod.unschedulable for pod, _ in self.newest)
-        return waiting and self.existing > len(self.newest)
-
-    @property
     def step(self) -> Step:
         """How far the most advanced newest pod that is not ready has come."""
         steps = [standing.step for _, standing in self.newest if standing.step != "Ready"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rerank_operator.pods import Claim, Pod
-from rerank_operator.rollout import ONE_BY_ONE, PATIENCE, RECREATE, SURGE, strategy
+from rerank_operator.rollout import ONE_BY_ONE, PATIENCE, RECREATE, SURGE, patience_left, strategy
 from tests.rerank_operator.samples import TEMPLATE, pod, serving
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -106,6 +106,13 @@ def test_a_rollout_goes_on_as_it_began() -> None:
     assert auto(old(), live=deployment(ONE_BY_ONE, template="older")) == SURGE, "that was another one"
     assert auto(old(), live=deployment({"type": "RollingUpdate"})) == SURGE
     assert auto(old(), live=deployment(RECREATE)) == SURGE
+
+
+def test_it_is_looked_again_when_patience_ends() -> None:
+    soon = PATIENCE.total_seconds()
+    assert patience_left([old(), waiting(seconds=3), waiting(seconds=1)], now=NOW) == soon - 3
+    assert patience_left([waiting(seconds=soon)], now=NOW) is None, "it is decided already"
+    assert patience_left([old(), serving("new")], now=NOW) is None
 
 
 def test_finished_pods_count_for_nothing() -> None:
