@@ -129,6 +129,9 @@ def _leniently_verified(situation: Situation) -> Verdict | None:
 
 
 def _progressing(situation: Situation) -> Verdict:
+    if situation.complete:
+        message = "the replicas are as the spec wants them"
+        return Verdict(type="Progressing", status="True", reason="Complete", message=message)
     blocked = situation.obstacle or situation.cause
     if blocked is not None:
         return Verdict(type="Progressing", status="False", reason=blocked.reason, message=blocked.message)
@@ -136,9 +139,6 @@ def _progressing(situation: Situation) -> Verdict:
         return Verdict(
             type="Progressing", status="True", reason="ScaledToZero", message="no replica is wanted"
         )
-    if situation.complete:
-        message = "the replicas are as the spec wants them"
-        return Verdict(type="Progressing", status="True", reason="Complete", message=message)
     message = f"{situation.ready} of {situation.wanted} replicas of the newest revision are ready"
     if situation.overdue:
         seconds = situation.model.spec.rollout.progress_deadline_seconds

@@ -126,6 +126,12 @@ CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
         (T, T, T, T, T, T),
         "Ready",
     ),
+    "complete, with one too many that fails on its way out": (
+        situation(serving("p1"), pod("p2", fetch=GATED)),
+        "Ready",
+        (T, F, T, T, T, T),
+        "Ready",
+    ),
     "rolling out over an old one that serves": (
         situation(serving("old", template="older"), pod("new")),
         "Downloading",
