@@ -57,6 +57,7 @@ class Memory:
     Attributes:
         since: when the first look was.
         busy_at: when there last was work, or may have been without being told.
+        blind: the last look could not see everything, so there may have been work since.
         peaks: times and needs within the delay: each the greatest since its time, the first of all.
         read: by process, what it had counted.
         tokens: read lately, the last half a minute counting most, in `seconds`.
@@ -67,6 +68,7 @@ class Memory:
     since: float
     busy_at: float
     looked_at: float
+    blind: bool = True
     peaks: tuple[tuple[float, int], ...] = ()
     read: Mapping[str, int] = field(default_factory=dict)
     tokens: float = 0.0
@@ -166,7 +168,8 @@ def _remember(spec: Autoscaling, look: Look, memory: Memory, speed: float | None
     need = _need(spec, look, memory, speed)
     begin = now - spec.scale_down_delay_seconds
     peaks = (*(peak for peak in memory.peaks if peak[1] > need and peak[0] >= begin), (now, need))
-    return replace(memory, peaks=peaks, busy_at=max(memory.busy_at, _busy_at(look)))
+    busy_at = max(memory.busy_at, _busy_at(look, memory))
+    return replace(memory, peaks=peaks, busy_at=busy_at, blind=_blind(look))
 
 
 def _newly_read(load: Load, before: Mapping[str, int]) -> int:
@@ -174,10 +177,15 @@ def _newly_read(load: Load, before: Mapping[str, int]) -> int:
     return max(0, load.read_tokens - before.get(load.process, load.read_tokens))
 
 
-def _busy_at(look: Look) -> float:
-    """When there was work last. What a silent gateway or a replica on its way is there for counts as work."""
+def _blind(look: Look) -> bool:
+    """A gateway that is silent may have work, and so may a replica that is on its way soon."""
+    return not look.complete or not look.ready
+
+
+def _busy_at(look: Look, memory: Memory) -> float:
+    """When there was work last, or may have been."""
     working = any(load.queued_tokens or load.running_tokens or load.held_requests for load in look.loads)
-    if working or not look.complete or not look.ready:
+    if working or _blind(look) or memory.blind:
         return look.now
     return look.now - min((load.idle_seconds for load in look.loads), default=math.inf)
 
@@ -185,8 +193,7 @@ def _busy_at(look: Look) -> float:
 def _need(spec: Autoscaling, look: Look, memory: Memory, speed: float | None) -> int:
     """Replicas that this look alone asks for. It is never less than there are where not all is known."""
     queue_need = _queue_need(spec, look.loads, look.current, speed)
-    known = look.complete and look.ready > 0
-    rate_need = _rate_need(look.current, memory, speed) if known else look.current
+    rate_need = look.current if _blind(look) else _rate_need(look.current, memory, speed)
     return max(1, queue_need, min(look.current, rate_need))
 
 

@@ -231,7 +231,15 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"spec.autoscaling": {"maxReplicas": 2, "targetQueueSeconds": 0}},
-        "spec.autoscaling.targetQueueSeconds in body should be greater than or equal to 0.1",
+        "spec.autoscaling.targetQueueSeconds must be 0.1 or more",
+    ),
+    (
+        {"spec.autoscaling": {"maxReplicas": 2, "targetQueueSeconds": 0.05}},
+        "spec.autoscaling.targetQueueSeconds must be 0.1 or more",
+    ),
+    (
+        {"spec.autoscaling": {"maxReplicas": 2, "schedule": "0 8 * * *"}},
+        'unknown field "spec.autoscaling.schedule"',
     ),
     ({f"{GPU}.count": -1}, "spec.resources.gpu.count in body should be greater than or equal to 0"),
     ({f"{GPU}.count": 2}, "spec.resources.gpu.count in body should be less than or equal to 1"),
@@ -252,7 +260,6 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"spec.scheduling.tolerations": [{"key": "a", "effect": "Never"}]}, "Unsupported value"),
     ({"spec.scoring.method": "Dot"}, 'supported values: "Auto", "CrossEncoder", "Cosine"'),
-    ({"spec.autoscaling": {"maxReplicas": 4}}, 'unknown field "spec.autoscaling"'),
     ({"spec.engine.image": "no image"}, "spec.engine.image must be the reference of an image"),
     ({"spec.engine.extraArgs": ["--seed", "1"]}, "an entry of spec.engine.extraArgs must be one flag with"),
     ({"spec.engine.extraArgs": ["--hf-overrides.x=1"]}, "an entry of spec.engine.extraArgs must be one flag"),

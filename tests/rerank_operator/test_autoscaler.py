@@ -199,6 +199,15 @@ def test_not_to_zero_before_a_replica_came_up() -> None:
     assert model.idle(3, since=330) == 0
 
 
+def test_the_first_look_after_a_start_is_no_word_of_the_time_before() -> None:
+    """Looks are seconds apart; the replica came up somewhere between two of them."""
+    model = Model(spec(minReplicas=0, idleSecondsToZero=5))
+    model.idle(100, ready=0)
+    model.now += 5
+    assert model.idle(5, since=106) == 1
+    assert model.idle(2, since=111) == 0
+
+
 @pytest.mark.parametrize(
     ("seen", "wanted"),
     [
