@@ -194,7 +194,7 @@ def _need(spec: Autoscaling, look: Look, memory: Memory, speed: float | None) ->
     """Replicas that this look alone asks for. It is never less than there are where not all is known."""
     queue_need = _queue_need(spec, look.loads, look.current, speed)
     rate_need = look.current if _blind(look) else _rate_need(look.current, memory, speed)
-    return max(1, queue_need, min(look.current, rate_need))
+    return min(max(1, queue_need, min(look.current, rate_need)), spec.max_replicas)
 
 
 def _queue_need(spec: Autoscaling, loads: Sequence[Load], current: int, speed: float | None) -> int:

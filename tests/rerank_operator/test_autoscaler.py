@@ -280,7 +280,7 @@ def test_whatever_is_told_it_stays_within_limits_and_misses_nothing(
         if not complete:
             assert decision.replicas >= of.within(current)
         current = decision.replicas
-        assert len(memory.peaks) <= of.max_replicas + 1
+        assert len(memory.peaks) <= of.max_replicas
 
 
 @given(

@@ -162,6 +162,12 @@ CASES: dict[str, tuple[Situation, str, tuple[str, ...], str]] = {
         (U, U, F, U, T, F),
         "Waiting",
     ),
+    "autoscaled to zero": (
+        situation(of=model(replicas=0, autoscaling={"minReplicas": 0, "maxReplicas": 2})),
+        "Idle",
+        (U, U, F, U, T, F),
+        "ScaledToZero",
+    ),
     "scaled to zero": (situation(of=model(replicas=0)), "Idle", (U, U, F, U, T, F), "ScaledToZero"),
     "name taken": (situation(obstacle=TAKEN), "Failed", (U, U, F, U, F, F), "NameTaken"),
     "name taken while it serves": (
@@ -342,6 +348,7 @@ def test_each_transition_is_told_once(before: str, after: str, wanted: list[tupl
             "1/1",
         ),
         ("gated", "ask for access", "0/1"),
+        ("autoscaled to zero", "scaled to zero; the next request starts it", "0/0"),
         ("scaled to zero", "scaled to zero; `kubectl scale md minilm --replicas=1` starts it", "0/0"),
         ("name taken while it serves", "1 of 1 replicas serve; Service rerank-minilm exists", "1/1"),
     ],
