@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_api.model_deployment import Autoscaling
@@ -266,6 +266,7 @@ SPECS = st.builds(
 ROUNDS = st.lists(st.tuples(LOADS, st.booleans(), st.integers(0, 30), st.floats(0, 60)), max_size=12)
 
 
+@settings(max_examples=200, deadline=None)
 @given(SPECS, st.integers(0, 30), ROUNDS)
 def test_whatever_is_told_it_stays_within_limits_and_misses_nothing(
     of: Autoscaling, current: int, rounds: list[tuple[list[Load], bool, int, float]]
@@ -283,6 +284,7 @@ def test_whatever_is_told_it_stays_within_limits_and_misses_nothing(
         assert len(memory.peaks) <= of.max_replicas
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     arriving=st.floats(0, 7.5),
     start=st.integers(1, 8),
