@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from rerank_api import keys
-from rerank_gateway import shares
+from rerank_gateway import peers, shares
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import BODY, MINTED, Answer, Running, running, slice_of, until
@@ -37,8 +37,9 @@ def limit(gateway: Running, **limits: int) -> None:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine is, nobody is told to come again."""
+    """However busy the machine is, nobody is told to come again, or taken for silent."""
     monkeypatch.setattr(shares, "WAIT_SECONDS", 30)
+    monkeypatch.setattr(peers, "_DEADLINE_SECONDS", 30)
 
 
 @contextlib.asynccontextmanager

@@ -128,6 +128,7 @@ async def test_becomes_ready_once_it_ranks_right(start: Start, fake_vllm: FakeVl
         "parameters": 390,
         "weightsBytes": (pod.settings.directory / "model.safetensors").stat().st_size,
         "contextLength": 512,
+        "prefixCaching": False,
         "dtype": "float32",
         "memoryBytes": status["model"]["memoryBytes"],
         "remoteCode": False,
