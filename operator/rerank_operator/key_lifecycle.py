@@ -20,6 +20,8 @@ Cause = Literal["First", "Raised", "Renamed", "Lost"]
 # A gateway whose clock is behind ours must take a new key at once. Nobody could have known it earlier.
 CLOCK_SKEW: Final = timedelta(minutes=1)
 MAX_HASHES: Final = 8  # status.hashes, maxItems
+# A raise ends the former keys, nothing else does: so the last place is kept for one.
+MAX_UNRAISED: Final = MAX_HASHES - 1
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -43,26 +45,34 @@ def due(key: APIKey) -> Cause | None:
         return "First"
     if _wanted_version(key) > version:
         return "Raised"
-    renamed = status.secret_name is not None and status.secret_name != key.secret_name
-    return "Renamed" if renamed else None
+    return "Renamed" if is_renamed(key) else None
 
 
 def secret_is_over(key: APIKey, now: datetime) -> bool:
-    """Whether the Secret with the key is to be removed: its time is up, or the keys are the user's own."""
-    if key.status.secret_name is None:
+    """Whether the Secret with the key is to be removed: its time is up, or the keys are the user's own.
+
+    Without its uid it cannot be told from one that somebody put in its place: then it stays.
+    """
+    if key.status.secret_name is None or key.status.secret_uid is None:
         return False
     ends = _secret_ends(key, key.status.secret_written_at)
     return key.spec.hashes is not None or (ends is not None and now >= ends)
 
 
-def announced(key: APIKey, minted: MintedKey, now: datetime) -> list[KeyHash] | None:
+def is_renamed(key: APIKey) -> bool:
+    """Whether the status names a Secret other than the one that the spec wants."""
+    return key.status.secret_name not in {None, key.secret_name}
+
+
+def announced(key: APIKey, cause: Cause, minted: MintedKey, now: datetime) -> list[KeyHash] | None:
     """The hashes with that of a key that is about to be handed out; None when there are too many already.
 
     The key is accepted before anybody can read it, and the former ones still are. One that an earlier attempt
     announced may have been read, so it counts among the former.
     """
     former = _former(key, now)
-    return None if len(former) >= MAX_HASHES else [*former, _entry(key, minted, now)]
+    most = MAX_HASHES if cause == "Raised" else MAX_UNRAISED
+    return None if len(former) >= most else [*former, _entry(key, minted, now)]
 
 
 def status_of(
@@ -143,11 +153,18 @@ def _entry(key: APIKey, minted: MintedKey, now: datetime) -> KeyHash:
 
 
 def _former(key: APIKey, now: datetime) -> list[KeyHash]:
-    """The keys that a new one joins. Expired ones were kept for the sake of a clear refusal: no longer."""
+    """The keys that a new one joins. Expired ones were kept for the sake of a clear refusal: no longer.
+
+    Where there is no place left, what the oldest failed attempt announced gives up its own: of a version that
+    was never handed out, it would get no end for as long as no further attempt can be made.
+    """
     version = _delivered(key.status)
     if version is None:
         return []
     alive = [known for known in key.status.hashes if known.expires_at is None or known.expires_at > now]
+    attempt = next((known for known in alive if (known.version or version) > version), None)
+    if len(alive) >= MAX_HASHES and attempt is not None:
+        alive.remove(attempt)
     return [known.model_copy(update={"version": min(known.version or version, version)}) for known in alive]
 
 

@@ -167,7 +167,7 @@ class _Look:
         try:
             if cause != "First":
                 await self._apply(intent, dry_run=True)
-                if not await self._announce(minted):
+                if not await self._announce(cause, minted):
                     return
             uid = await self._apply(intent)
         except cluster.ApiError as error:
@@ -175,7 +175,7 @@ class _Look:
             if self.trouble is None:
                 raise
             return
-        if cause == "Renamed":
+        if key_lifecycle.is_renamed(self.key):  # also where the version was raised in the same edit
             await self.remove_secret()
         self.written = Written(cause=cause, minted=minted, secret_uid=uid, at=self.now)
         self.notices.append(_news(self.key, cause))
@@ -183,8 +183,9 @@ class _Look:
     async def remove_secret(self) -> None:
         """Remove the Secret that the status names, if it is still that one."""
         name, uid = self.key.status.secret_name, self.key.status.secret_uid
-        if name is not None and uid is not None:
-            await self.api.delete_secret(self.key.metadata.namespace, name, uid=uid)
+        if name is None or uid is None:
+            return
+        await self.api.delete_secret(self.key.metadata.namespace, name, uid=uid)
         self.removed = True
         self.notices.append(Notice("Normal", "SecretRemoved", f'the Secret "{name}" was removed'))
 
@@ -199,16 +200,10 @@ class _Look:
             return False
         return uid != self.key.status.secret_uid
 
-    async def _announce(self, minted: keys.MintedKey) -> bool:
-        hashes = key_lifecycle.announced(self.key, minted, self.now)
+    async def _announce(self, cause: Cause, minted: keys.MintedKey) -> bool:
+        hashes = key_lifecycle.announced(self.key, cause, minted, self.now)
         if hashes is None:
-            self.trouble = Verdict(
-                type="Provisioned",
-                status="False",
-                reason="TooManyKeys",
-                message=f"{key_lifecycle.MAX_HASHES} keys are accepted already: wait for one to expire, or"
-                " lower spec.overlapSeconds to end the former ones",
-            )
+            self.trouble = _too_many(cause)
             return False
         announced = status.as_written(self.key.status.model_copy(update={"hashes": hashes}), only=_OURS)
         self.live = await self.api.apply_status(cluster.API_KEY, self.live, announced)
@@ -260,16 +255,32 @@ def _news(key: APIKey, cause: Cause) -> Notice:
     return Notice("Warning", "SecretLost", message)
 
 
+def _too_many(cause: Cause) -> Verdict:
+    if cause == "Raised":
+        count = key_lifecycle.MAX_HASHES
+        way_out = "wait for one to expire, or lower spec.overlapSeconds to end the former ones"
+    else:
+        count = key_lifecycle.MAX_UNRAISED
+        way_out = "raise spec.version, which makes a new one and gives the former ones an end"
+    message = f"{count} keys are accepted already: {way_out}"
+    return Verdict(type="Provisioned", status="False", reason="TooManyKeys", message=message)
+
+
 def _refusal(key: APIKey, error: cluster.ApiError) -> Verdict | None:
     """Why no Secret could be written, where trying again at once is of no use."""
-    if error.conflict or error.status == 422:
-        reason = "SecretNameTaken"
-        message = (
-            f'a Secret "{key.secret_name}" exists and is not this APIKey\'s: remove it, or set another'
-            " spec.secret.name"
-        )
-    elif error.refused:
-        reason, message = "SecretRefused", f"the Secret was refused: {error.message}"
-    else:
+    if not (error.conflict or error.refused):
         return None
+    reason, message = "SecretRefused", f"the Secret was refused: {error.message}"
+    if error.conflict or error.status == 422:
+        if key.status.secret_uid is not None and not key_lifecycle.is_renamed(key):
+            # It was ours, and need not be another one now: somebody else may have claimed or frozen it.
+            message += (
+                f'; take back what was changed, or remove Secret "{key.secret_name}": a new key is made'
+            )
+        else:
+            reason = "SecretNameTaken"
+            message = (
+                f'a Secret "{key.secret_name}" exists and is not this APIKey\'s: remove it, or set another'
+                " spec.secret.name"
+            )
     return Verdict(type="Provisioned", status="False", reason=reason, message=message)

@@ -126,7 +126,7 @@ def test_nobody_is_locked_out_where_no_version_was_raised(cause: Cause) -> None:
 
 def test_a_key_is_accepted_before_it_can_be_read_and_the_former_still() -> None:
     raised = key(FIRST, version=2)
-    hashes = announced(raised, keys.mint(), NOW)
+    hashes = announced(raised, "Raised", keys.mint(), NOW)
     assert hashes is not None
     between = status_of(
         key(FIRST.model_copy(update={"hashes": hashes}), version=2), now=NOW + timedelta(seconds=1)
@@ -137,17 +137,41 @@ def test_a_key_is_accepted_before_it_can_be_read_and_the_former_still() -> None:
 
 def test_a_key_that_may_have_been_read_before_a_crash_counts_among_the_former() -> None:
     raised = key(FIRST, version=2)
-    hashes = announced(raised, keys.mint(), NOW)
+    hashes = announced(raised, "Raised", keys.mint(), NOW)
     crashed = key(FIRST.model_copy(update={"hashes": hashes}), version=2)
     assert ends(handed_out(crashed, "Raised")) == [DAY, DAY, None]
 
 
-def test_there_are_never_more_keys_than_a_status_holds() -> None:
+def many(cause: Cause = "Lost") -> APIKeyStatus:
+    """The status of a key whose Secret vanished as often as it may."""
     status = FIRST
-    for _ in range(key_lifecycle.MAX_HASHES - 1):
-        status = handed_out(key(status), "Lost")
-    assert len(status.hashes) == key_lifecycle.MAX_HASHES
-    assert announced(key(status), keys.mint(), NOW) is None
+    while announced(key(status), cause, keys.mint(), NOW) is not None:
+        status = handed_out(key(status), cause)
+    return status
+
+
+@pytest.mark.parametrize("cause", ["Renamed", "Lost"])
+def test_the_last_place_is_kept_for_a_raise_which_ends_the_others(cause: Cause) -> None:
+    status = many(cause)
+    assert len(status.hashes) == key_lifecycle.MAX_UNRAISED
+    raised = key(status, version=2)
+    hashes = announced(raised, "Raised", keys.mint(), NOW)
+    assert hashes is not None
+    assert len(hashes) == key_lifecycle.MAX_HASHES
+    status = handed_out(raised, "Raised")
+    assert ends(status) == [DAY] * key_lifecycle.MAX_UNRAISED + [None]
+    assert announced(key(status, version=3), "Raised", keys.mint(), NOW) is None
+    assert announced(key(status, version=3), "Raised", keys.mint(), NOW + timedelta(days=1)) is not None
+
+
+def test_raises_that_were_cut_off_do_not_take_the_last_place_for_ever() -> None:
+    status = many()
+    for _ in range(3):
+        hashes = announced(key(status, version=2), "Raised", keys.mint(), NOW)
+        assert hashes is not None
+        assert len(hashes) == key_lifecycle.MAX_HASHES
+        status = status.model_copy(update={"hashes": hashes})
+    assert ends(handed_out(key(status, version=2), "Raised")) == [DAY] * key_lifecycle.MAX_UNRAISED + [None]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +185,11 @@ def test_there_are_never_more_keys_than_a_status_holds() -> None:
 )
 def test_when_the_secret_goes(spec: dict[str, Any], seconds: float, over: bool) -> None:
     assert secret_is_over(key(FIRST, **spec), NOW + timedelta(seconds=seconds)) == over
+
+
+def test_a_secret_that_cannot_be_told_from_another_one_stays() -> None:
+    unknown = FIRST.model_copy(update={"secret_uid": None})
+    assert not secret_is_over(key(unknown, secret={"ttlSeconds": 600}), NOW + timedelta(seconds=600))
 
 
 def test_the_time_of_a_secret_stands_in_the_status_and_goes_with_it() -> None:

@@ -15,6 +15,7 @@ from rerank_operator import cluster
 from rerank_operator.claims import Claims
 from rerank_operator.cluster import ApiError, Object
 from rerank_operator.events import Notice
+from rerank_operator.key_lifecycle import MAX_HASHES
 from rerank_operator.key_reconciler import (
     CHECK_SECONDS,
     SECRET_SECONDS,
@@ -144,6 +145,10 @@ class World:
         (found,) = [c.reason for c in status.conditions if c.type == kind]
         return found
 
+    def message(self, kind: str) -> str:
+        (found,) = [c.message for c in self.server.parsed().status.conditions if c.type == kind]
+        return found
+
 
 @pytest.fixture
 def world() -> World:
@@ -154,20 +159,21 @@ SCENARIO: list[tuple[str, dict[str, Any], float]] = [
     ("a first key", {}, 0),
     ("a second version", {"version": 2}, 10),
     ("another Secret", {"version": 2, "secret": {"name": "other"}}, 10),
-    ("shown for a while", {"version": 3, "secret": {"name": "other", "ttlSeconds": 60}}, 10),
-    ("its end", {"version": 3, "secret": {"name": "other", "ttlSeconds": 60}}, 60),
-    ("the overlap's end", {"version": 3, "secret": {"name": "other", "ttlSeconds": 60}}, 86_400),
+    ("both at once", {"version": 3, "secret": {"name": "third"}}, 10),
+    ("shown for a while", {"version": 4, "secret": {"name": "third", "ttlSeconds": 60}}, 10),
+    ("its end", {"version": 4, "secret": {"name": "third", "ttlSeconds": 60}}, 60),
+    ("the overlap's end", {"version": 4, "secret": {"name": "third", "ttlSeconds": 60}}, 86_400),
 ]
 
 
 def test_a_crash_before_or_after_any_write_leaves_keys_that_work() -> None:
     """And the same end: what can be read is accepted at every moment, and no Secret is left over."""
     writes = run(World(), None).server.writes
-    assert writes == 2 + 3 + 4 + 3 + 2 + 1
+    assert writes == 2 + 3 + 4 + 4 + 3 + 2 + 1
     for crash in itertools.product(range(1, writes + 1), (True, False)):
         world = run(World(), crash)
         status = world.server.parsed().status
-        assert status.version == 3
+        assert status.version == 4
         assert world.server.secrets == {}, crash
         assert world.reason("Ready") == "Active"
         alive = [entry for entry in status.hashes if entry.expires_at is None or entry.expires_at > world.now]
@@ -226,7 +232,10 @@ def test_a_secret_of_somebody_else_in_its_place_is_told_until_it_is_gone(world: 
     world.server.refusal = ApiError(422, "Invalid", "type: field is immutable")
     for _ in range(3):
         assert world.look(after=CHECK_SECONDS) == SECRET_SECONDS
-        assert world.reason("Provisioned") == "SecretNameTaken"
+        assert world.message("Provisioned") == (
+            "the Secret was refused: type: field is immutable; take back what was changed, or remove Secret"
+            ' "k": a new key is made'
+        )
     assert world.reason("Ready") == "Active", "the key works on"
     writes = world.server.writes
     world.start()
@@ -235,6 +244,26 @@ def test_a_secret_of_somebody_else_in_its_place_is_told_until_it_is_gone(world: 
     world.server.refusal = None
     world.look(after=SECRET_SECONDS)
     assert world.reason("Provisioned") == "SecretWritten"
+
+
+def test_a_secret_that_vanishes_again_and_again_leaves_a_way_out_that_works(world: World) -> None:
+    world.server.apply_key()
+    world.look()
+    for _ in range(MAX_HASHES):
+        world.server.secrets.clear()
+        world.look(after=CHECK_SECONDS)
+    assert world.server.secrets == {}
+    assert world.reason("Provisioned") == "TooManyKeys"
+    assert world.message("Provisioned") == (
+        "7 keys are accepted already: raise spec.version, which makes a new one and gives the former ones an"
+        " end"
+    )
+    world.server.apply_key(version=2, overlapSeconds=60)
+    world.look()
+    assert world.accepts(world.server.in_secret())
+    assert world.reason("Provisioned") == "SecretWritten"
+    world.look(after=60)
+    assert world.message("Ready") == "1 key is accepted"
 
 
 def test_a_new_version_that_cannot_be_written_changes_nothing(world: World) -> None:
@@ -286,11 +315,22 @@ def test_the_end_of_the_older_key_wakes_the_newer(world: World) -> None:
     assert world.woken == [("team", "new")]
 
 
+def refused(error: ApiError, **status: Any) -> tuple[str, str] | None:
+    body = {"metadata": {"name": "search", "namespace": "team"}, "spec": {"secret": {"name": "search-key"}}}
+    verdict = _refusal(APIKey.parse(body | {"status": status}), error)
+    assert verdict is None or (verdict.type, verdict.status) == ("Provisioned", "False")
+    return (verdict.reason, verdict.message) if verdict else None
+
+
+CLAIMED = ApiError(409, "Conflict", "conflict with kubectl: .data.key")
+FROZEN = ApiError(422, "Invalid", "data: field is immutable")
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ApiError(409, "Conflict", "conflict with kubectl"), "SecretNameTaken"),
-        (ApiError(422, "Invalid", "type: field is immutable"), "SecretNameTaken"),
+        (CLAIMED, "SecretNameTaken"),
+        (FROZEN, "SecretNameTaken"),
         (ApiError(403, "Forbidden", "exceeded quota"), "SecretRefused"),
         (ApiError(403, "Forbidden", "", causes=frozenset({"NamespaceTerminating"})), None),
         (ApiError(500, "InternalError", ""), None),
@@ -298,7 +338,16 @@ def test_the_end_of_the_older_key_wakes_the_newer(world: World) -> None:
     ],
 )
 def test_which_refusals_are_told(error: ApiError, reason: str | None) -> None:
-    body = {"metadata": {"name": "search", "namespace": "team"}, "spec": {"secret": {"name": "search-key"}}}
-    verdict = _refusal(APIKey.parse(body), error)
-    assert (verdict.reason if verdict else None) == reason
-    assert verdict is None or verdict.status == "False"
+    told = refused(error)
+    assert (told and told[0]) == reason
+
+
+@pytest.mark.parametrize("error", [CLAIMED, FROZEN])
+def test_a_secret_of_ours_is_not_called_somebody_else_s(error: ApiError) -> None:
+    told = refused(error, secretName="search-key", secretUID="u")
+    assert told is not None
+    assert told[0] == "SecretRefused"
+    assert error.message in told[1]
+    elsewhere = refused(error, secretName="former", secretUID="u")
+    assert elsewhere is not None
+    assert elsewhere[0] == "SecretNameTaken"
