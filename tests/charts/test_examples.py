@@ -1,5 +1,7 @@
 """The examples that the README and the chart's notes send a newcomer to."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,30 @@ def test_the_notes_make_a_model_and_a_key_that_fit() -> None:
     assert opened.spec.models == [made.metadata.name]
     for name in (made.metadata.name, opened.metadata.name, opened.secret_name):
         assert name in notes.partition("\nEND\n")[2], "the next commands name them"
+
+
+def test_the_notes_ask_where_they_forward_a_port_to() -> None:
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    forwarded = re.search(r"kubectl port-forward .* svc/rerank-gateway (\d+):80$", notes, re.MULTILINE)
+    assert forwarded
+    assert f"curl http://localhost:{forwarded[1]}/v1/rerank " in notes
+
+
+def test_the_readme_asks_for_the_model_that_it_makes_with_the_key_that_it_makes() -> None:
+    readme = (ROOT / "README.md").read_text()
+    manifest = re.search(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    asked = re.search(r"-d '(\{.*?\})'", readme, re.DOTALL)
+    assert manifest
+    assert asked
+    model, key = yaml.safe_load_all(manifest[1])
+    made = ModelDeployment.model_validate(model)
+    opened = APIKey.model_validate(key)
+    assert (CHART / "files" / "catalog" / f"{made.spec.model.catalog}.yaml").is_file()
+    assert made.metadata.namespace == opened.metadata.namespace
+    assert opened.spec.models == [made.metadata.name] == [json.loads(asked[1])["model"]]
+    for command in (
+        f"kubectl create namespace {made.metadata.namespace}\n",
+        f"modeldeployment/{made.metadata.name} apikey/{opened.metadata.name}\n",
+        f"kubectl get secret {opened.secret_name} -n {opened.metadata.namespace} ",
+    ):
+        assert command in readme

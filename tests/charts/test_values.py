@@ -177,7 +177,8 @@ def documented() -> list[list[str]]:
     found = []
     for page in [ROOT / "README.md", CHART / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
-            options = [f"--set={value.strip(APOSTROPHE)}" for value in SET.findall(block)]
+            values = [value.strip(APOSTROPHE) for value in SET.findall(block)]
+            options = [f"--set={value.replace('$REGISTRY', 'registry.example.com/team')}" for value in values]
             if options:
                 found.append(options)
     return found
