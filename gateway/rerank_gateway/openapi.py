@@ -40,7 +40,7 @@ _ERRORS: Final = {
     429: "The key is at one of its limits; `Retry-After` says for how long. The headers `x-ratelimit-*` say "
     "what is left, as they do on every ranking for a key with limits.",
     502: "The model failed.",
-    503: "No replica is ready; `Retry-After` says when to ask again.",
+    503: "Overloaded, or no replica is ready; `error.code` says which, `Retry-After` when to ask again.",
     504: "The model did not answer in time.",
 }
 
