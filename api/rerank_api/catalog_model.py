@@ -1,4 +1,4 @@
-"""CatalogModel: a tested recipe under a name. A test holds it together with `crds/`, the source of truth."""
+"""CatalogModel: a recipe under a name. A test holds it together with `crds/`, the source of truth."""
 
 import re
 from collections.abc import Mapping
@@ -70,7 +70,10 @@ class CatalogMetadata(StatusModel):
 
 
 class CatalogModel(StatusModel):
-    """A tested recipe, cluster-wide: kind CatalogModel, short name `catalog`."""
+    """A model with settings that suit it, cluster-wide: kind CatalogModel, short name `catalog`.
+
+    Of the built-in ones the serving plan is tested, the real weights are not.
+    """
 
     kind: ClassVar[str] = "CatalogModel"
     plural: ClassVar[str] = "catalogmodels"

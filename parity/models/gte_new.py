@@ -162,5 +162,7 @@ FAMILIES = (
         _build,
         GteNewReference,
         options=("--trust-remote-code",),
+        note="with its code beside its weights; as it is published, with its code in a second repository, "
+        "it is not served (docs/models.md)",
     ),
 )
