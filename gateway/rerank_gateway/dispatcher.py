@@ -179,7 +179,8 @@ class Dispatcher:
             try:
                 rankings[id(part)] = await self._attempts(errand, part, replica)
             except BaseException:
-                self._leave(*entries)  # before the group hears of it: nothing may begin any more
+                turn.over = True  # before the group hears of it: nothing may begin any more
+                self._leave(*entries)
                 raise
             answered.set()
 
@@ -194,7 +195,8 @@ class Dispatcher:
                     entries.append(self._wait(errand, parts[:pilots], turn))
                     if pilots < len(parts):
                         await answered.wait()
-                        entries.append(self._wait(errand, parts[pilots:], turn))
+                        if not turn.over:  # else the group is about to hear of it
+                            entries.append(self._wait(errand, parts[pilots:], turn))
                     await turn.all_begun.wait()
                 finally:
                     self._leave(*entries)
@@ -387,15 +389,18 @@ class _Alone:
 
 
 class _Together:
-    """A request of several parts that wait: a task is begun for each."""
+    """A request of several parts that wait: a task is begun for each, until it is `over`."""
 
     def __init__(self, errand: Errand, parts: int, start: Callable[[Part, Replica], None]) -> None:
         self.errand = errand
+        self.over = False
         self.all_begun = asyncio.Event()
         self._left = parts
         self._start = start
 
     def granted(self, part: Part, replica: Replica) -> bool:
+        if self.over:
+            return False
         self._start(part, replica)
         self._left -= 1
         if not self._left:

@@ -32,16 +32,18 @@ class Held:
         self.asked: list[str] = []
         self.release = asyncio.Event()
         self.error: UnreachableError | None = None
+        self.refused = 0
         self.dispatcher = Dispatcher(
             ObjectId("default", "m"), lambda: self.replicas, self._call, Settings(part_tokens=50), Metrics()
         )
 
     async def _call(self, address: Address, body: bytes, names: bytes) -> BackendAnswer:
         self.asked.append(address.host)
+        refused = len(self.asked) == self.refused
         if self.error is not None:
             raise self.error
         await self.release.wait()
-        return ANSWER
+        return BackendAnswer(400, b"{}") if refused else ANSWER
 
     def ask(self, seconds: float = 5) -> "asyncio.Task[object]":
         errand = Errand(ObjectId("default", "k"), Trace(), time.monotonic() + seconds)
@@ -91,6 +93,22 @@ async def test_parts_that_never_began_hold_no_place() -> None:
     request.cancel()  # tasks are made and have not begun
     await asyncio.wait([request])
     assert request.cancelled()
+    assert held.is_idle()
+
+
+async def test_pilots_that_end_together_and_not_alike_hold_no_place() -> None:
+    """The first is answered, so that the rest may follow; the second is refused, so that nothing may."""
+    held = Held(4)
+    held.refused = 2
+    errand = Errand(ObjectId("default", "k"), Trace(), time.monotonic() + 5)
+    request = asyncio.create_task(held.dispatcher.ask_all(errand, [PART] * 8))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    other = held.ask()
+    held.release.set()
+    with pytest.raises(ApiError):
+        await request
+    await other
     assert held.is_idle()
 
 
