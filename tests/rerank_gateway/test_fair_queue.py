@@ -1,5 +1,6 @@
 """Whose turn it is, and who may still wait."""
 
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,10 @@ from rerank_gateway.retry_budget import BURST, PER_SECOND, RetryBudget
 from rerank_gateway.split import Part
 from rerank_gateway.throughput import Throughput
 from rerank_gateway.trace import Trace
+
+
+class Owner:
+    """Who waits."""
 
 
 class Piece(NamedTuple):
@@ -98,6 +103,17 @@ def test_what_is_removed_is_not_given_a_turn() -> None:
     assert (queue.requests, queue.documents, queue.tokens) == (2, 2, 200)
     assert sorted(drain(queue)) == ["b0", "stays0"]
     assert not queue
+
+
+def test_what_is_removed_is_forgotten_at_once() -> None:
+    """A request's texts are with its owner: who left must not keep them behind one that still waits."""
+    queue = FairQueue[Piece, Owner](100)
+    queue.push("key", [Piece("first")], Owner())
+    owner = Owner()
+    gone = weakref.ref(owner)
+    queue.remove(queue.push("key", [Piece("second")], owner))
+    del owner
+    assert gone() is None
 
 
 @settings(max_examples=200, deadline=None)
