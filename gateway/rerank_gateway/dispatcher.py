@@ -174,6 +174,7 @@ class Dispatcher:
         rankings: dict[int, Ranking] = {}
         answered = asyncio.Event()
         entries: list[Entry[Part, _Turn]] = []
+        rest = parts[pilots:]
 
         async def work(part: Part, replica: Replica) -> None:
             try:
@@ -192,11 +193,12 @@ class Dispatcher:
             async with asyncio.TaskGroup() as group:
                 turn = _Together(errand, len(parts), start)
                 try:
-                    entries.append(self._wait(errand, parts[:pilots], turn))
-                    if pilots < len(parts):
-                        await answered.wait()
-                        if not turn.over:  # else the group is about to hear of it
-                            entries.append(self._wait(errand, parts[pilots:], turn))
+                    with self.queue.parked(errand.key, rest):
+                        entries.append(self._wait(errand, parts[:pilots], turn))
+                        if rest:
+                            await answered.wait()
+                    if rest and not turn.over:  # else the group is about to hear of it
+                        entries.append(self._wait(errand, rest, turn))
                     await turn.all_begun.wait()
                 finally:
                     self._leave(*entries)

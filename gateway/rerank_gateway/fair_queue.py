@@ -8,7 +8,9 @@ goes before those that had their turn in this round.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 
@@ -29,8 +31,7 @@ _O = TypeVar("_O")
 
 
 class Flow(Generic[_I, _O]):
-    """What waits of one key. Requests in order, each of which may leave, for an `OrderedDict` costs the same at
-    its front and in its middle.
+    """What waits of one key. Its requests are in an `OrderedDict`, which any of them leaves cheaply.
 
     Attributes:
         deficit: tokens that it may still take in this round of keys.
@@ -89,11 +90,25 @@ class Entry(Generic[_I, _O]):
         self.owner = owner
 
 
+@dataclass(slots=True)
+class _Parked:
+    """What is to be pushed later of one key."""
+
+    requests: int = 0
+    documents: int = 0
+    tokens: int = 0
+
+
 class FairQueue(Generic[_I, _O]):
     """The queue of one model.
 
     Args:
         quantum: tokens of a key's turn: as many as an item has at most, so that an item takes one turn.
+
+    Attributes:
+        requests: that wait for a turn.
+        documents: that wait, those of parked items counted.
+        tokens: as `documents`.
     """
 
     def __init__(self, quantum: int) -> None:
@@ -101,6 +116,7 @@ class FairQueue(Generic[_I, _O]):
         self._flows: dict[Hashable, Flow[_I, _O]] = {}
         self._new: deque[Flow[_I, _O]] = deque()
         self._old: deque[Flow[_I, _O]] = deque()
+        self._parked: dict[Hashable, _Parked] = {}
         self.requests = 0
         self.documents = 0
         self.tokens = 0
@@ -157,6 +173,25 @@ class FairQueue(Generic[_I, _O]):
             self._new.clear()
             self._old.clear()
 
+    @contextmanager
+    def parked(self, key: Hashable, items: Sequence[_I]) -> Iterator[None]:
+        """Count items that are to be pushed later: they wait as others do, and have no turn yet."""
+        documents, tokens = sum(item.documents for item in items), sum(item.tokens for item in items)
+        parked = self._parked.setdefault(key, _Parked())
+        self._park(parked, 1, documents, tokens)
+        try:
+            yield
+        finally:
+            self._park(parked, -1, -documents, -tokens)
+            if not parked.requests:
+                del self._parked[key]
+
+    def _park(self, parked: "_Parked", requests: int, documents: int, tokens: int) -> None:
+        parked.requests += requests
+        for counted in (parked, self):
+            counted.documents += documents
+            counted.tokens += tokens
+
     def ahead(self, key: Hashable, tokens: int, largest: int) -> int:
         """About how many tokens of others are read before a request of `key` is through.
 
@@ -165,19 +200,26 @@ class FairQueue(Generic[_I, _O]):
             tokens: its size.
             largest: the most tokens of an item.
         """
-        flow = self._flows.get(key)
-        own = 0
-        if flow is not None:
-            turns = -(-tokens // largest)
-            own = min(flow.tokens, flow.requests * turns * largest)
-        others = self.tokens - (flow.tokens if flow is not None else 0)
-        rivals = len(self._flows) - (flow is not None)
-        return own + min(others, rivals * max(self._quantum, own + tokens))
+        requests = mine = 0
+        for waiting in (self._flows.get(key), self._parked.get(key)):
+            if waiting is not None:
+                requests, mine = requests + waiting.requests, mine + waiting.tokens
+        turns = -(-tokens // largest)
+        own = min(mine, requests * turns * largest)
+        rivals = self._keys() - self._waits(key)
+        return own + min(self.tokens - mine, rivals * max(self._quantum, own + tokens))
 
     def share(self, key: Hashable) -> tuple[int, int]:
         """The documents of `key` that wait, and how many keys wait, this one counted in any case."""
-        flow = self._flows.get(key)
-        return (flow.documents, len(self._flows)) if flow is not None else (0, len(self._flows) + 1)
+        waiting = (self._flows.get(key), self._parked.get(key))
+        documents = sum(part.documents for part in waiting if part is not None)
+        return documents, self._keys() + (not self._waits(key))
+
+    def _keys(self) -> int:
+        return len(self._flows) + sum(key not in self._flows for key in self._parked)
+
+    def _waits(self, key: Hashable) -> bool:
+        return key in self._flows or key in self._parked
 
     def _count(self, flow: Flow[_I, _O], requests: int, items: Iterable[_I], sign: int) -> None:
         documents = tokens = 0

@@ -47,7 +47,7 @@ class QueueLimits:
             rate: tokens a second of all replicas, where that is known.
             now: monotonic clock, seconds.
         """
-        if not queue:
+        if not queue.documents:
             return None
         again = _UNKNOWN_SECONDS if rate is None else math.ceil((queue.tokens + running) / rate)
         again = min(_MOST_SECONDS, max(1, again))

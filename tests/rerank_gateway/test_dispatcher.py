@@ -27,14 +27,18 @@ PART = Part(RerankRequest("q", ["d"], None, None), 100, [(0,)])
 class Held:
     """Replicas that answer when told to."""
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, **settings: int) -> None:
         self.replicas = [Replica(Address(str(number), 1)) for number in range(count)]
         self.asked: list[str] = []
         self.release = asyncio.Event()
         self.error: UnreachableError | None = None
         self.refused = 0
         self.dispatcher = Dispatcher(
-            ObjectId("default", "m"), lambda: self.replicas, self._call, Settings(part_tokens=50), Metrics()
+            ObjectId("default", "m"),
+            lambda: self.replicas,
+            self._call,
+            Settings(part_tokens=50, **settings),  # type: ignore[arg-type] # numbers all
+            Metrics(),
         )
 
     async def _call(self, address: Address, body: bytes, names: bytes) -> BackendAnswer:
@@ -110,6 +114,23 @@ async def test_pilots_that_end_together_and_not_alike_hold_no_place() -> None:
         await request
     await other
     assert held.is_idle()
+
+
+async def test_what_waits_for_its_pilots_fills_the_queue() -> None:
+    held = Held(3, max_queued_documents=20)
+
+    def ask(parts: int) -> "asyncio.Task[object]":
+        errand = Errand(ObjectId("default", "k"), Trace(), time.monotonic() + 5)
+        return asyncio.create_task(held.dispatcher.ask_all(errand, [PART] * parts))
+
+    requests = [ask(10) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert held.dispatcher.queue.documents <= 20
+    held.release.set()
+    ends = await asyncio.gather(*requests, return_exceptions=True)
+    assert [isinstance(end, ApiError) for end in ends] == [False, False, True, True]
+    assert held.is_idle()
+    assert held.dispatcher.queue.documents == 0
 
 
 @pytest.mark.parametrize(("broken", "attempts"), [(0, 2), (1, 1)])

@@ -199,6 +199,26 @@ def test_who_may_wait(
     assert (limited(waiting, own, **fields) is not None) is refused
 
 
+def test_what_waits_for_its_pilots_is_counted() -> None:
+    queue: FairQueue[Part, None] = FairQueue(100)
+    limits = QueueLimits(documents=100, seconds=30)
+    me, you = (Errand(ObjectId("default", key), Trace(), deadline=1060) for key in ("me", "you"))
+
+    def refused(errand: Errand, documents: int, rate: float | None = None) -> bool:
+        parts = [part(documents, 100)]
+        return limits.refuse(queue, errand, parts, running=0, rate=rate, now=1000) is not None
+
+    with queue.parked(me.key, [part(60, 100), part(20, 300)]):
+        assert (queue.documents, queue.tokens, bool(queue)) == (80, 400, False)
+        assert refused(me, 21)
+        assert not refused(me, 20)
+        assert not refused(you, 50)  # its share
+        assert refused(you, 51)
+        assert refused(me, 1, rate=3)  # 33 seconds until its turn
+    assert (queue.documents, queue.tokens) == (0, 0)
+    assert not refused(me, 10_000)
+
+
 @pytest.mark.parametrize(("rate", "seconds"), [(None, 5), (10.0, 30), (0.1, 60), (1000.0, 1)])
 def test_when_to_ask_again(rate: float | None, seconds: int) -> None:
     assert limited({"me": (100, 290)}, (1, 100), rate=rate, running=10) == seconds
