@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from rerank_operator import cluster
+from rerank_operator import cluster, lease
 from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.health import Metrics
 from rerank_operator.queue import KeyedQueue
@@ -45,6 +45,8 @@ async def _look(queue: KeyedQueue[Key], key: Key, reconcile: Reconcile) -> str:
         async with asyncio.timeout(LOOK_DEADLINE_SECONDS):
             again = await reconcile(namespace, name)
     except cluster.NotLeaderError:
+        # The lease ran out. It is taken back, and then nothing else asks for this, or the process ends.
+        queue.add_after(key, lease.RETRY_SECONDS)
         return "not-leader"
     except cluster.ApiError as error:
         if error.conflict:  # what was observed is not the newest any more: look again

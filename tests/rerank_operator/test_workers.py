@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rerank_operator import workers
+from rerank_operator import lease, workers
 from rerank_operator.cluster import ApiError, Cluster, NotLeaderError, Object, Resource
 from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.health import Metrics
@@ -41,7 +41,7 @@ class Queue(KeyedQueue[Key]):
         (ApiError(0, "Unreachable", ""), "error", ["retry"]),
         (ApiError(500, "InternalError", ""), "error", ["retry"]),
         (ApiError(403, "Forbidden", "", causes=frozenset({"NamespaceTerminating"})), "ending", []),
-        (NotLeaderError(), "not-leader", []),
+        (NotLeaderError(), "not-leader", [("later", lease.RETRY_SECONDS)]),
         (RuntimeError("a fault of ours"), "error", ["retry"]),
     ],
 )
