@@ -76,14 +76,19 @@ def _no_room(pod: Pod, gpu: EffectiveGpu, nodes: Sequence[Node]) -> tuple[str, s
         if asked > most:
             said = f"a replica asks for {_amount(resource, asked)} of {resource} ({_OWN_RESOURCES[resource]})"
             return "NodesTooSmall", f"{said}, and the largest node has {_amount(resource, most)}"
-    if gpu.count and gpu.resource_name in pod.short_of:
+    wants_gpu = gpu.count and gpu.resource_name in pod.short_of
+    if wants_gpu and pod.short_of == {gpu.resource_name}:
         total = int(sum(_offered(node, gpu.resource_name) for node in nodes))
         said = "the only one is" if total == 1 else f"all {total} are"
         return "GpusInUse", f"no {gpu.resource_name} is free: {said} in use, on {_nodes(len(nodes))}"
-    for resource in own:
-        amount = _amount(resource, _asked_for(pod, resource))
-        return "NodesFull", f"no node has {amount} of {resource} left ({_OWN_RESOURCES[resource]})"
-    return None
+    if not (wants_gpu or own):
+        return None
+    # One node may be short of this and another one of that: a free GPU may stand where no CPU is left.
+    others = sorted(pod.short_of - _OWN_RESOURCES.keys())
+    short = ["a place for a pod" if resource == "pods" else f"a free {resource}" for resource in others]
+    short += [f"{_amount(resource, _asked_for(pod, resource))} of {resource}" for resource in own]
+    fields = ", ".join(_OWN_RESOURCES[resource] for resource in own)
+    return "NodesFull", f"no node has {' and '.join(short)} left" + (f" ({fields})" if fields else "")
 
 
 def too_small(pods: Iterable[Pod], wishes: Wishes, nodes: Collection[Node], *, need: int | None) -> str:

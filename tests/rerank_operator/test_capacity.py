@@ -202,6 +202,24 @@ def test_too_little_memory_or_cpu() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("besides", "requests", "message"),
+    [
+        (
+            "Insufficient cpu",
+            {"cpu": 8},
+            "no node has a free nvidia.com/gpu and 8 of cpu left (spec.resources.cpu)",
+        ),
+        ("Too many pods", {}, "no node has a free nvidia.com/gpu and a place for a pod left"),
+    ],
+)
+def test_a_gpu_is_not_called_in_use_where_something_else_is_short_too(
+    besides: str, requests: dict[str, int], message: str
+) -> None:
+    mixed = waiting(f"0/4 nodes are available: 1 {besides}, 3 Insufficient {GPU}.", **requests)
+    assert told(wishes(), [L4, *T4], mixed) == ("NodesFull", message)
+
+
 def test_what_is_not_understood_is_left_to_the_scheduler() -> None:
     assert (
         explain(waiting("0/1 nodes are available: 1 node(s) had volume conflicts."), wishes(), [L4]) is None
