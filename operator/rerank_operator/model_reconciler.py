@@ -31,7 +31,7 @@ from rerank_operator.events import Recorder, notices
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.name_claims import Place
 from rerank_operator.nodes import Node
-from rerank_operator.observe import Nodes, Observed, Reports, commit_of, observe
+from rerank_operator.observe import FRESH_SECONDS, STALE_SECONDS, Nodes, Observed, Reports, commit_of, observe
 from rerank_operator.plan import Plan, plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
 from rerank_operator.situation import Obstacle, Situation, assess, overdue, replica_failure
@@ -216,9 +216,9 @@ class ModelReconciler:
             and wanted.effective.resources.gpu.count
             and any(p.scheduled for p in coming)
         )
-        if not placed and not any(pod.unschedulable for pod in coming):
-            return None
-        return await self.nodes.look()
+        if any(pod.unschedulable for pod in coming):
+            return await self.nodes.look(age=FRESH_SECONDS)
+        return await self.nodes.look(age=STALE_SECONDS) if placed else None
 
     def _network_policies(self, model: ModelDeployment) -> list[cluster.Object]:
         if not self.settings.network_policies:

@@ -75,6 +75,8 @@ class Objects(Cluster):
     ) -> AsyncIterator[Object]:
         if resource.kind == "Node":
             self.reads.append("nodes")
+            if resource.kind in self.refusals:
+                raise self.refusals[resource.kind]
         if resource.kind in self.objects:
             yield self.objects[resource.kind]
 
@@ -276,6 +278,46 @@ async def test_the_nodes_are_read_once_for_many() -> None:
     for _ in range(3):
         await subject.reconcile("team", "minilm")
     assert api.reads == ["nodes"]
+
+
+async def loading() -> Objects:
+    """A model that took 4 GiB before, whose replica is on node n1 and loads."""
+    pod = await pod_at(datetime.now(UTC), scheduled=True)
+    known = {"repo": "org/name", "memoryBytes": 4 * 2**30}
+    labels = {"nvidia.com/gpu.memory": "2048"}
+    node = {
+        "kind": "Node",
+        "metadata": {"name": "n1", "labels": labels},
+        "status": {"allocatable": {"nvidia.com/gpu": "1"}},
+    }
+    body = {**resource(), "status": {"model": known}}
+    return Objects(body, node, pods=[{**pod, "spec": {**pod["spec"], "nodeName": "n1"}}])
+
+
+async def test_the_nodes_of_replicas_that_load_may_be_those_of_minutes_ago() -> None:
+    api = await loading()
+    subject = reconciler(api)
+    clock = iter((0, 60, 119, 121, 121, 124, 124))  # asked once more where the nodes are read anew
+    subject.nodes.clock = lambda: next(clock)
+    for reads in (1, 1, 1, 2):
+        await subject.reconcile("team", "minilm")
+        assert api.reads == ["nodes"] * reads
+        assert "it may not fit" in str(api.status["conditions"])
+
+    waits = await pod_at(datetime.now(UTC), scheduled=False, message="0/1 nodes are available.")
+    api.pods.append(waits)
+    await subject.reconcile("team", "minilm")
+    assert api.reads == ["nodes"] * 3, "what it waits for may be there since"
+
+
+async def test_nodes_that_may_not_be_read_keep_no_status_back() -> None:
+    api = await loading()
+    api.refusals["Node"] = ApiError(403, "Forbidden", "nodes is forbidden")
+    await look(api)
+    assert api.status["phase"] == "Pending"
+    api.refusals["Node"] = ApiError(500, "InternalError", "")
+    with pytest.raises(ApiError):
+        await look(api)
 
 
 @pytest.mark.parametrize(("minutes", "asked"), [(0, False), (1, True)])
