@@ -23,6 +23,7 @@ from rerank_operator import autoscaler, cluster, load_report, status
 from rerank_operator.autoscaler import Decision, Load, Look, Memory
 from rerank_operator.events import Notice, Recorder
 from rerank_operator.gateways import Gateways
+from rerank_operator.health import Metrics
 from rerank_operator.load_report import ModelId
 
 # A first request waits for this, and a queue grows meanwhile.
@@ -72,7 +73,9 @@ class Autoscaling:
     gateways: Gateways
     recorder: Recorder
     autoscaled: Autoscaled
+    metrics: Metrics
     wake: Callable[[str, str], None]
+    _silent: frozenset[str] = frozenset()
     _memories: dict[tuple[str, str, str], Memory] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -97,6 +100,7 @@ class Autoscaling:
         marks = {_mark(model) for _, (model, _) in models}
         self._memories = {mark: memory for mark, memory in self._memories.items() if mark in marks}
         if not models:
+            self._note_silent(frozenset())
             return False
         loads, complete = await self._ask_all(dict(models))
         busy = False
@@ -121,11 +125,23 @@ class Autoscaling:
         """The loads of the models, and whether every gateway there is has told them."""
         addresses = sorted(await self.gateways.addresses())
         answers = await asyncio.gather(*(self._ask(ip, wanted) for ip in addresses))
+        self._note_silent(
+            frozenset(ip for ip, answer in zip(addresses, answers, strict=True) if answer is None)
+        )
         found: dict[ModelId, list[Load]] = {}
         for answer in answers:
             for key, load in (answer or {}).items():
                 found.setdefault(key, []).append(load)
-        return found, bool(addresses) and None not in answers
+        return found, bool(addresses) and not self._silent
+
+    def _note_silent(self, silent: frozenset[str]) -> None:
+        """These gateways do not tell their load. Said once of each, and once when all of them do again."""
+        self.metrics.silent_gateways.set(len(silent))
+        if silent - self._silent:
+            _log.warning("gateways do not tell their load: no model shrinks", addresses=sorted(silent))
+        elif self._silent and not silent:
+            _log.info("every gateway tells its load again")
+        self._silent = silent
 
     async def _ask(self, ip: str, wanted: Mapping[ModelId, object]) -> Mapping[ModelId, Load] | None:
         data = await self.gateways.ask(ip, "/load", limit=load_report.SIZE_LIMIT_BYTES)

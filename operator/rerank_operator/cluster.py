@@ -110,12 +110,13 @@ class Cluster:
     Attributes:
         api: the client, with host and credentials.
         may_write: the fence; asked before each write.
-        on_write: told of each write that the API server carried out (metrics).
+        on_write: told of each write that the API server carried out (metrics): the resource, and behind a
+            slash what a manager of its own writes ("apikeys/usage").
     """
 
     api: client.ApiClient
     may_write: Callable[[], bool] = lambda: True
-    on_write: Callable[[str], None] = lambda _plural: None
+    on_write: Callable[[str], None] = lambda _what: None
 
     @classmethod
     async def connect(cls, *, in_cluster: bool) -> Self:
@@ -273,6 +274,7 @@ class Cluster:
             body=body,
             query={"fieldManager": field_manager, "force": "true"},
             content_type=_APPLY,
+            part=field_manager.removeprefix(names.FIELD_MANAGER),
         )
 
     async def create_event(self, event: Object) -> None:
@@ -299,6 +301,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
         accept: str = "application/json",
+        part: str = "",
     ) -> Object:
         if not self.may_write():
             raise NotLeaderError
@@ -306,7 +309,7 @@ class Cluster:
             method, path, body=body, query=query, content_type=content_type, accept=accept
         )
         if not query or _DRY_RUN not in query:
-            self.on_write(resource.plural)
+            self.on_write(resource.plural + part)
         return done
 
     async def _request(

@@ -23,6 +23,7 @@ class Metrics:
     waiting: Gauge = field(init=False)
     leading: Gauge = field(init=False)
     gateways: Gauge = field(init=False)
+    silent_gateways: Gauge = field(init=False)
     usage_waiting: Gauge = field(init=False)
     models: ModelMetrics = field(default_factory=ModelMetrics)
 
@@ -41,7 +42,8 @@ class Metrics:
         )
         self.writes = Counter(
             "rerank_operator_writes_total",
-            "Writes that the API server carried out, by resource. None while nothing changes.",
+            "Writes that the API server carried out, by resource. None while nothing changes. What keys used"
+            " (apikeys/usage) and what autoscaling decides (modeldeployments/autoscaling) are counted apart.",
             ["resource"],
             registry=self.registry,
         )
@@ -51,6 +53,11 @@ class Metrics:
         self.leading = Gauge("rerank_operator_leading", "1 on the leader.", registry=self.registry)
         self.gateways = Gauge(
             "rerank_operator_gateways", "Gateways that answer the operator.", registry=self.registry
+        )
+        self.silent_gateways = Gauge(
+            "rerank_operator_gateways_silent",
+            "Gateways that do not tell their load; while there is one, no model is scaled down.",
+            registry=self.registry,
         )
         self.usage_waiting = Gauge(
             "rerank_operator_usage_waiting",

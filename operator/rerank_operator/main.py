@@ -71,7 +71,7 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
         identity=f"{settings.pod_name}_{uuid.uuid4()}",
     )
     api.may_write = lease.held
-    api.on_write = lambda resource: metrics.writes.labels(resource).inc()
+    api.on_write = lambda what: metrics.writes.labels(what).inc()
     # kopf replaces this when it starts; until then, as process 1 of a container, nobody else would listen.
     this = asyncio.current_task()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: this and this.cancel())
@@ -146,6 +146,7 @@ async def _lead(
         gateways=gateways,
         recorder=recorder,
         autoscaled=autoscaled,
+        metrics=metrics,
         wake=models.wake,
     )
     collector = Collector(

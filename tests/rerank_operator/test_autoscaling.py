@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 from aiohttp import web
 
 from rerank_api.model_deployment import ModelDeployment
@@ -16,6 +17,7 @@ from rerank_operator.autoscaling import Autoscaled, Autoscaling
 from rerank_operator.cluster import ApiError, Cluster, Object, Resource
 from rerank_operator.events import Recorder
 from rerank_operator.gateways import Gateways
+from rerank_operator.health import Metrics
 
 SCALING: Object = {"minReplicas": 0, "maxReplicas": 4, "scaleDownDelaySeconds": 0, "idleSecondsToZero": 60}
 
@@ -93,6 +95,7 @@ class Stage:
     bodies: list[bytes | None] = field(default_factory=lambda: [None, None])
     asked: int = 0
     woken: list[str] = field(default_factory=list)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         self.restart()
@@ -105,6 +108,7 @@ class Stage:
             gateways=self.gateways,
             recorder=Recorder(api=self.api, instance="i"),
             autoscaled=self.autoscaled,
+            metrics=self.metrics,
             wake=lambda _, name: self.woken.append(name),
         )
 
@@ -197,6 +201,26 @@ async def test_a_gateway_that_talks_nonsense_is_silent(stage: Stage, body: bytes
     stage.bodies[0] = None
     await stage.look()
     assert stage.api.replicas == 1  # nobody asks, and there is no delay
+
+
+async def test_a_silent_gateway_is_named_once_and_counted(stage: Stage) -> None:
+    def silent() -> float | None:
+        return stage.metrics.registry.get_sample_value("rerank_operator_gateways_silent")
+
+    with structlog.testing.capture_logs() as logs:
+        await stage.look()
+        assert (silent(), logs) == (0, [])
+        stage.bodies[1] = b""
+        for _ in range(3):
+            await stage.look()
+        assert silent() == 1
+        stage.bodies[1] = None
+        await stage.look()
+        assert silent() == 0
+    assert [(line["log_level"], line.get("addresses")) for line in logs] == [
+        ("warning", ["127.0.0.3"]),
+        ("info", None),
+    ]
 
 
 async def test_no_gateway_at_all_is_no_word_of_idleness(stage: Stage) -> None:
