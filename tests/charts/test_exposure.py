@@ -103,9 +103,18 @@ def test_everybody_may_call_and_few_may_look_inside(objects: Objects) -> None:
 
 def test_callers_and_scrapers_can_be_named(render: Render) -> None:
     clients = [{"namespaceSelector": {"matchLabels": {"team": "search"}}}]
-    named = render(f"networkPolicies.clients={json.dumps(clients)}", "networkPolicies.monitoring=[]")
+    named = render(
+        f"networkPolicies.clients={json.dumps(clients)}",
+        "networkPolicies.monitoring=[]",
+        'test.namespace="team"',
+    )
     gateway = ports(named, "rerank-gateway", "ingress")
-    assert gateway[8080] == clients
+    *callers, test = gateway[8080]
+    assert callers == clients
+    pod = one(named, "Pod", "rerank-test")["metadata"]
+    assert test["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": pod["namespace"]}}
+    assert test["podSelector"]["matchLabels"].items() <= pod["labels"].items()
+    assert test["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "rerank-test"
     assert len(gateway[8081]) == 2
     assert ports(named, "rerank-operator", "ingress") == {}
     assert one(named, "NetworkPolicy", "rerank-operator")["spec"]["policyTypes"] == ["Ingress"], "nobody"

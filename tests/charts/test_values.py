@@ -151,6 +151,12 @@ def test_every_object_of_the_schema_is_closed() -> None:
     [
         (["rbac.clusterRoles=false"], "name them in watchNamespaces"),
         (["gateway.serviceAccount.create=false"], "set gateway.serviceAccount.name"),
+        (['gateway.serviceAccount.name="rerank-operator"'], "one account would have the rights of both"),
+        (
+            ["operator.usage.pollSeconds=26"],
+            "At most gateway.drainSeconds + gateway.usageWaitSeconds - 5, which is 25;",
+        ),
+        (["gateway.drainSeconds=0", "gateway.usageWaitSeconds=14"], "operator.usage.pollSeconds is too long"),
         (
             ["gateway.autoscaling.enabled=true", "gateway.autoscaling.minReplicas=11"],
             "gateway.autoscaling.minReplicas is larger",
@@ -170,6 +176,19 @@ def test_values_that_make_no_sense_together_are_refused(
     result = render_text(*values)
     assert result.returncode != 0
     assert told in result.stderr
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["operator.usage.pollSeconds=25"],
+        ["operator.usage.pollSeconds=60", "gateway.usageWaitSeconds=0"],
+        ["operator.usage.pollSeconds=60", "gateway.drainSeconds=50"],
+    ],
+)
+def test_usage_is_polled_as_seldom_as_nothing_is_lost(render_text: Run, values: list[str]) -> None:
+    result = render_text(*values)
+    assert result.returncode == 0, result.stderr
 
 
 def documented() -> list[list[str]]:
