@@ -164,6 +164,7 @@ class ModelStatus(StatusModel):
     catalog: str | None = None
     repo: str | None = None
     revision: str | None = None
+    source_digest: str | None = None
     file: str | None = None
     family: str | None = None
     architecture: str | None = None

@@ -293,7 +293,7 @@ def _blocked(model: ModelDeployment, observed: Observed, obstacle: Obstacle) -> 
         model,
         effective=model.status.effective,
         source=Source(
-            key="",
+            key=(known and known.source_digest) or "",
             directory="",
             repo=known.repo if known else None,
             revision=known.revision if known else None,
@@ -311,7 +311,7 @@ def _need(model: ModelDeployment, source: Source, entry: CatalogModel | None) ->
     if entry is not None and (told := entry.spec.memory_bytes) is not None:
         return told
     known = model.status.model
-    return known.memory_bytes if known is not None and known.repo == source.repo else None
+    return known.memory_bytes if known is not None and status.is_of(known, source) else None
 
 
 def _revision(template: cluster.Object) -> str:

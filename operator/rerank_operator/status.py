@@ -17,6 +17,7 @@ from rerank_api.model_deployment import (
 )
 from rerank_api.names import MODEL_LABEL
 from rerank_operator import phase
+from rerank_operator.builders.source import Source
 from rerank_operator.compare import satisfied
 from rerank_operator.conditions import verdicts
 from rerank_operator.pod_status import Report, Verification
@@ -90,6 +91,11 @@ def changed(old: Iterable[Condition], new: Iterable[Condition]) -> list[Conditio
     ]
 
 
+def is_of(known: ModelStatus, source: Source) -> bool:
+    """Whether what is known was found for this source. A repository is the same at another revision."""
+    return known.repo == source.repo and (source.repo is not None or known.source_digest == source.key)
+
+
 def _reports(situation: Situation) -> list[Report]:
     return [pod.report for pod, _ in situation.newest if pod.report is not None]
 
@@ -101,6 +107,7 @@ def _model(situation: Situation) -> ModelStatus | None:
     if report is not None and report.model is not None:
         found = report.model
         known = ModelStatus(
+            source_digest=source.key if source.repo is None else None,
             file=report.source.file if report.source else None,
             family=found.family,
             architecture=found.architecture,
@@ -112,7 +119,7 @@ def _model(situation: Situation) -> ModelStatus | None:
             prefix_caching=found.prefix_caching,
             scoring=_scoring(report),
         )
-    elif old is not None and old.repo == source.repo:
+    elif old is not None and is_of(old, source):
         known = old
     else:
         known = ModelStatus()

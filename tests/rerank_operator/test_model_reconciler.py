@@ -407,6 +407,16 @@ async def test_an_entry_that_vanishes_leaves_the_replicas_as_they_are() -> None:
     assert api.status["effective"]["resources"]["cpu"] == "3", "what runs"
 
 
+async def test_what_is_known_of_a_volume_stays_while_its_model_is_refused() -> None:
+    volume = {"persistentVolumeClaim": {"claimName": "weights"}}
+    known = {"sourceDigest": "d", "family": "bert"}
+    body = resource(model=volume, engine={"extraArgs": ["--max-num-seqs=4"]})
+    api = Objects({**body, "status": {"model": known}})
+    await look(api)
+    assert not api.applied
+    assert api.status["model"] == known
+
+
 async def test_code_that_nobody_allowed_is_told() -> None:
     source = {"huggingFace": {"repo": "org/own-code", "revision": COMMIT}}
     body = resource(model=source, engine={"trustRemoteCode": True})

@@ -10,10 +10,22 @@ from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
 from rerank_operator import phase, status
 from rerank_operator.conditions import verdicts
 from rerank_operator.events import Notice, notices
+from rerank_operator.model_reconciler import _need
 from rerank_operator.pod_status import Report
 from rerank_operator.pods import Complaint, Container
 from rerank_operator.situation import Obstacle, Situation, overdue, replica_failure
-from tests.rerank_operator.samples import COMMIT, DONE, RUNNING, ended, model, pod, report, serving, situation
+from tests.rerank_operator.samples import (
+    COMMIT,
+    DONE,
+    RUNNING,
+    ended,
+    model,
+    pod,
+    report,
+    serving,
+    situation,
+    source,
+)
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 TAKEN = Obstacle("NameTaken", "Service rerank-minilm exists")
@@ -271,6 +283,26 @@ def test_the_model_of_an_earlier_source_is_forgotten() -> None:
     found = status.model_status(subject, gateway_url="http://g", now=NOW)
     assert found.model is not None
     assert (found.model.repo, found.model.revision, found.model.family) == ("org/name", None, None)
+
+
+VOLUME = {"persistentVolumeClaim": {"claimName": "weights", "path": "a"}}
+IMAGE = {"image": {"reference": f"registry.example/weights@sha256:{64 * '0'}"}}
+
+
+@pytest.mark.parametrize("of", [VOLUME, IMAGE])
+@pytest.mark.parametrize(
+    "other", [VOLUME, IMAGE, {"persistentVolumeClaim": {"claimName": "weights", "path": "b"}}]
+)
+def test_what_was_found_on_a_volume_or_in_an_image_is_of_no_other(of: Any, other: Any) -> None:
+    told = report(model={"family": "bert", "memory_bytes": 2**30})
+    subject = situation(serving(report=told), of=model(model=of), commit=None)
+    found = status.model_status(subject, gateway_url="", now=NOW)
+    known = status.as_written(found)["model"]
+    changed = model(model=other, replicas=0, status={"model": known})
+    later = status.model_status(situation(of=changed, commit=None), gateway_url="", now=NOW)
+    assert later.model == (found.model if of == other else None)
+    needed = _need(changed, source(changed), None)
+    assert needed == (2**30 if of == other else None)
 
 
 def test_the_model_is_remembered_while_nobody_can_tell() -> None:
