@@ -1,7 +1,7 @@
 # One table of commands. `make help` prints it; the README says what each is for.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast clients parity soak bench cluster-up cluster-down cluster-env images lint format lock manifests
+.PHONY: help venv demo test test-fast clients parity soak bench bench-engine cluster-up cluster-down cluster-env images lint format lock manifests
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -75,6 +75,9 @@ soak: venv ## long acceptance runs, each with bounds (RUN=name for one, SOAK=0.1
 
 bench: venv $(LITELLM)/.stamp ## the benchmarks; writes bench/RESULTS.md
 	@$(PY) -m bench
+
+bench-engine: venv $(RUNTIME)/.stamp ## vLLM's settings on this machine's CPU; writes bench/ENGINE.md
+	@PYTHONPATH=.:api:gateway $(PY) -m bench.vllm --python $(RUNTIME)/bin/python --write
 
 cluster-up: ## the one-node cluster by itself
 	@python3 -m dev.cluster up

@@ -28,7 +28,7 @@ _MARGINS = {"[0,1]": 1.0, "logits": 1.0, "[-1,1]": 0.05}
 # What the suite, which runs without torch, must know of a family.
 _ABOUT = ("name", "card", "length", "options", "scale", "exact", "note")
 # By its name and tag the runtime knows whose prompt a language model is to be asked with.
-_CARD = "---\npipeline_tag: text-ranking\n---\n# A tiny random model with the architecture of {card}\n"
+CARD = "---\npipeline_tag: text-ranking\n---\n# A tiny random model with the architecture of {card}\n"
 
 
 def build(family: Family, directory: Path) -> None:
@@ -44,7 +44,7 @@ def build(family: Family, directory: Path) -> None:
         *(text for c in BUILT_IN for text in (c.query, c.relevant, c.irrelevant)),
     ]
     family.build(model, texts * 3 + ["yes", "no", "Yes", "No", "0", "1"] * 40)
-    (model / "README.md").write_text(_CARD.format(card=family.card), encoding="utf-8")
+    (model / "README.md").write_text(CARD.format(card=family.card), encoding="utf-8")
     fitting.fit(family.reference(model), BUILT_IN, _MARGINS[family.scale])
     about = {name: getattr(family, name) for name in _ABOUT}
     (directory / "family.json").write_text(json.dumps(about), encoding="utf-8")

@@ -45,6 +45,7 @@ def _try(waiting: str, caller: Connection) -> None:
         vllm_plugin.sleep_between_messages()
     elif waiting == "signals":
         shm_broadcast.SpinCondition.__init__.__defaults__ = (-1.0,)
+        shm_broadcast.SHM_READER_RECHECK_INTERVAL_MS = 100  # else a lost one costs 5 s
     mine, its = _FORK.Pipe()
     # Forked before there are sockets, which no fork inherits.
     worker = _FORK.Process(target=_work, args=(its,))

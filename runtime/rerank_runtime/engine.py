@@ -24,11 +24,15 @@ _ENVIRONMENT = {
 _CPU_ENVIRONMENT = {
     # Bound threads ("auto") would take whole physical cores that the container's CPU share does not have.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # Threads that spin until the others are done take the time of those that compute, wherever cores are
+    # shared: 49 instead of 28 ms of processor time a document (bench/ENGINE.md).
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 # What vLLM must not be told by the environment that a pod happens to have.
 _REMOVED = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY")
 
-# Threads that tokenise: with one, a small request waits for every document of a large one before it.
+# Threads that tokenise: with one, a small request waits for every document of a large one before it, and the
+# large one takes longer, too (bench/ENGINE.md).
 _RENDERERS = {Device.CPU: 2, Device.CUDA: 4}
 # What vLLM is given for a cache on a CPU where the model keeps none; unset, it claims 92 % of the node's
 # memory and does not start where less is free.
@@ -99,7 +103,7 @@ def command(
         arguments.append("--trust-remote-code")
     if device is Device.CPU:
         arguments += [
-            # Needs no compiler in the image, and gains nothing on encoders of this size.
+            # Compiling takes minutes and a compiler in the image, and gains nothing (bench/ENGINE.md).
             "--enforce-eager",
             f"--kv-cache-memory-bytes={plan.kv_cache_bytes or _NO_CACHE_BYTES}",
         ]

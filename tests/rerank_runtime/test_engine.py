@@ -89,6 +89,7 @@ def test_the_engine_s_environment() -> None:
     cpu = engine.environment(inherited, device=Device.CPU, internal_token="new")
     assert cpu["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert cpu["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert cpu["OMP_WAIT_POLICY"] == "PASSIVE"
     assert cpu["HF_HUB_OFFLINE"] == "1"
     assert cpu["RERANK_INTERNAL_TOKEN"] == "new"
     assert not {"HF_TOKEN", "VLLM_API_KEY"} & cpu.keys()
