@@ -9,10 +9,11 @@ from rerank_gateway.admission import Admission, Reservation
 from rerank_gateway.auth import Authenticator
 from rerank_gateway.config import Settings
 from rerank_gateway.dialects import paths
-from rerank_gateway.dialects.call import Stamp
+from rerank_gateway.dialects.call import Call, Stamp
 from rerank_gateway.exchange import Exchange
 from rerank_gateway.head import check_json_body
-from rerank_gateway.records import KeyRecord
+from rerank_gateway.records import KeyRecord, ModelRecord
+from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.scheduler import Scheduler
 from rerank_gateway.state import State
 from rerank_gateway.trace import Trace
@@ -65,14 +66,7 @@ class Rerank:
         if not key.allows(model):
             raise errors.model_forbidden(call.model, entry=model.seen_from(key.id.namespace))
         exchange.model = model
-        if reservation is not None:
-            tokens = self._scheduler.estimate(model, call.requests)
-            await reservation.spend(notes["documents"], tokens, call.field(0, 0).partition("[")[0])
-        trace = Trace(exchange.head.traceparent, exchange.head.tracestate)
-        notes["backend_request_id"] = trace.id
-        started = time.perf_counter()
-        rankings = await exchange.unless_gone(self._scheduler.rank(key, model, call, trace))
-        notes["ranking_ms"] = round((time.perf_counter() - started) * 1000, 2)
+        rankings = await exchange.unless_gone(self._rank(exchange, key, model, call, reservation))
         notes["tokens"] = sum(ranking.tokens for ranking in rankings)
         cut = [ranking.truncated.count for ranking in rankings if ranking.truncated is not None]
         if cut:
@@ -83,3 +77,23 @@ class Rerank:
         else:
             reservation.settle(notes["tokens"])
             await exchange.respond(200, call.answer(rankings, stamp), headers=reservation.headers())
+
+    async def _rank(
+        self,
+        exchange: Exchange,
+        key: KeyRecord,
+        model: ModelRecord,
+        call: Call,
+        reservation: Reservation | None,
+    ) -> list[Ranking]:
+        """All that may take a while once the body is read."""
+        notes = exchange.notes
+        if reservation is not None:
+            tokens = self._scheduler.estimate(model, call.requests)
+            await reservation.spend(notes["documents"], tokens, call.field(0, 0).partition("[")[0])
+        trace = Trace(exchange.head.traceparent, exchange.head.tracestate)
+        notes["backend_request_id"] = trace.id
+        started = time.perf_counter()
+        rankings = await self._scheduler.rank(key, model, call, trace)
+        notes["ranking_ms"] = round((time.perf_counter() - started) * 1000, 2)
+        return rankings

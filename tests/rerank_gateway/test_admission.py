@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from rerank_api import keys
-from rerank_gateway import peers, shares
+from rerank_gateway import admission, peers, shares
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import BODY, MINTED, Answer, Running, running, slice_of, until
@@ -196,6 +196,28 @@ async def test_what_a_model_failed_at_is_given_back(
     engine.behave.append(behaviour)
     assert (await limited.rerank()).status == 502
     answer = await limited.rerank()
+async def test_a_client_that_leaves_while_its_limits_are_asked_for_is_not_served(
+    limited: Running, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(limited, documentsPerMinute=100)
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def spend(*_: object) -> None:
+        asked.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            left.set()
+            raise
+
+    monkeypatch.setattr(admission.Reservation, "spend", spend)
+    request = asyncio.create_task(limited.rerank())
+    await asyncio.wait_for(asked.wait(), 5)
+    request.cancel()
+    await asyncio.wait_for(left.wait(), 5)
+    assert engine.seen == []
+
+
     assert answer.headers["x-ratelimit-remaining-requests"] == "8"
     assert answer.headers["x-ratelimit-remaining-documents"] == str(100 - DOCUMENTS)
     assert answer.headers["x-ratelimit-remaining-tokens"] == str(1000 - TOKENS)
