@@ -157,22 +157,25 @@ class Reservation:
             self._settle(Amount(0, 0, 0))
 
     async def spend(self, documents: int, tokens: int, param: str) -> None:
-        """Admit the request by its size. `tokens` is an estimate, `param` the request's field of documents.
+        """Admit the request by its size. `param`: the request's field of documents.
+
+        `tokens` is an estimate, and what others send moves it. So one that exceeds a whole minute's limit is
+        no reason to refuse the request for ever: it waits for the whole limit, and pays what it is found to
+        have cost.
 
         Raises:
             ApiError: 400, no key with these limits could ever send such a request; 429, not now.
         """
-        cost = Amount(0, documents, tokens)
         most = self.limits.documents_per_request
         if most is not None and documents > most:
-            raise self._too_large(f"{documents} documents", f"{most}", "documentsPerRequest", param)
-        for unit, limit in enumerate(self.limits.per_minute):
-            if limit is not None and cost[unit] > limit:
-                about = "about " if UNITS[unit] == "tokens" else ""
-                size = f"{about}{cost[unit]} {UNITS[unit]}"
-                raise self._too_large(size, f"{limit}", f"{UNITS[unit]}PerMinute", param)
+            raise self._too_large(documents, most, "documentsPerRequest", param)
+        _, most, most_tokens = self.limits.per_minute
+        if most is not None and documents > most:
+            raise self._too_large(documents, most, "documentsPerMinute", param)
+        if most_tokens is not None:
+            tokens = min(tokens, most_tokens)
         self._slot = await self._admission.spend(self, (0, documents, tokens, 0))
-        self._reserved = cost
+        self._reserved = Amount(0, documents, tokens)
 
     def settle(self, tokens: int) -> None:
         """The model answered and has read so many tokens."""
@@ -187,10 +190,10 @@ class Reservation:
         self._admission.settle(self, self._slot, self._reserved, real)
         self._reserved = real
 
-    def _too_large(self, size: str, most: str, limit: str, param: str) -> ApiError:
+    def _too_large(self, documents: int, most: int, limit: str, param: str) -> ApiError:
         return errors.invalid(
-            f"This request has {size}; spec.limits.{limit} of the APIKey {self.name} allows {most}. "
-            "Send fewer documents in one request.",
+            f"This request has {documents} documents; spec.limits.{limit} of the APIKey {self.name} "
+            f"allows {most}. Send fewer documents in one request.",
             param=param,
             code="request_exceeds_limit",
         )

@@ -145,7 +145,6 @@ async def test_a_spent_key_is_refused_before_its_body_is_read(limited: Running, 
     [
         ({"documentsPerRequest": 2}, "spec.limits.documentsPerRequest of the APIKey default/search allows 2"),
         ({"documentsPerMinute": 2}, "spec.limits.documentsPerMinute of the APIKey default/search allows 2"),
-        ({"tokensPerMinute": 2}, "spec.limits.tokensPerMinute of the APIKey default/search allows 2"),
     ],
 )
 async def test_what_could_never_be_admitted_is_invalid(
@@ -160,6 +159,15 @@ async def test_what_could_never_be_admitted_is_invalid(
     assert engine.seen == []
     texts = await limited.rerank({"model": "minilm", "query": "q", "texts": ["a", "b", "c"] * 9})
     assert (texts.status, texts.param) == (400, "texts")
+
+
+async def test_an_estimate_alone_refuses_no_request_for_ever(limited: Running) -> None:
+    """It is moved by what others send. The whole limit is waited for, and what was read is paid."""
+    limit(limited, tokensPerMinute=TOKENS)  # the estimate is more
+    answer = await limited.rerank()
+    assert (answer.status, answer.headers["x-ratelimit-remaining-tokens"]) == (200, "0")
+    limit(limited, tokensPerMinute=TOKENS + 1)
+    assert error(await limited.rerank())[:2] == (429, "rate_limit_exceeded")
 
 
 async def test_concurrency_counts_what_is_in_progress(limited: Running, engine: FakeEngine) -> None:
@@ -188,14 +196,6 @@ async def test_a_place_is_free_when_its_client_left(limited: Running, engine: Fa
     assert answer.headers["x-ratelimit-remaining-documents"] == str(100 - 2 * DOCUMENTS)  # both are spent
 
 
-@pytest.mark.parametrize("behaviour", ["fail", "nan", "not_json"])
-async def test_what_a_model_failed_at_is_given_back(
-    limited: Running, engine: FakeEngine, behaviour: Any
-) -> None:
-    limit(limited, requestsPerMinute=10, documentsPerMinute=100, tokensPerMinute=1000)
-    engine.behave.append(behaviour)
-    assert (await limited.rerank()).status == 502
-    answer = await limited.rerank()
 async def test_a_client_that_leaves_while_its_limits_are_asked_for_is_not_served(
     limited: Running, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +218,14 @@ async def test_a_client_that_leaves_while_its_limits_are_asked_for_is_not_served
     assert engine.seen == []
 
 
+@pytest.mark.parametrize("behaviour", ["fail", "nan", "not_json"])
+async def test_what_a_model_failed_at_is_given_back(
+    limited: Running, engine: FakeEngine, behaviour: Any
+) -> None:
+    limit(limited, requestsPerMinute=10, documentsPerMinute=100, tokensPerMinute=1000)
+    engine.behave.append(behaviour)
+    assert (await limited.rerank()).status == 502
+    answer = await limited.rerank()
     assert answer.headers["x-ratelimit-remaining-requests"] == "8"
     assert answer.headers["x-ratelimit-remaining-documents"] == str(100 - DOCUMENTS)
     assert answer.headers["x-ratelimit-remaining-tokens"] == str(1000 - TOKENS)
