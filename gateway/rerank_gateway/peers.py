@@ -6,6 +6,7 @@ know.
 """
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -95,7 +96,7 @@ class Peers:
         self._wanted = asyncio.Event()
         self._next = asyncio.Event()
         self._active_until = 0.0
-        self._asking: set[str] = set()
+        self._asking: dict[str, None] = {}  # in the order in which they came
         self._asked: set[str] = set()
         self._began = 0
         self._view = 0
@@ -136,7 +137,7 @@ class Peers:
         before they spend more of `key`, if one is given.
         """
         if key is not None:
-            self._asking.add(key)
+            self._asking.setdefault(key)
         while not self.alone:
             following = self._next
             self._wanted.set()
@@ -185,8 +186,9 @@ class Peers:
 
     async def _round(self, started: float) -> None:
         self._began += 1
-        self._asked = set(sorted(self._asking)[:_KEYS_ASKED_AT_ONCE])
-        self._asking -= self._asked
+        self._asked = set(itertools.islice(self._asking, _KEYS_ASKED_AT_ONCE))
+        for key in self._asked:
+            del self._asking[key]
         self._follow_listing()
         for remote in self._remotes.values():
             resting = remote.heard is False and started - remote.asked_at < _IDLE_PAUSE_SECONDS

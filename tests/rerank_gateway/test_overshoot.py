@@ -174,6 +174,27 @@ STEPS = st.lists(
         st.tuples(st.just("burst"), st.integers(0, 9), st.integers(1, 30)),
         st.tuples(st.just("large"), st.integers(0, 9), st.integers(1, 3)),
         st.tuples(st.just("wait"), st.just(0), st.integers(1, 4000)),
+def test_keys_are_asked_for_in_the_order_in_which_they_came() -> None:
+    """However many ask, and whatever their names."""
+
+    async def scenario() -> None:
+        cluster = await started(Limits((None, None, None), None), 2, 0.002)
+        first = next(iter(cluster.nodes.values()))
+        late = asyncio.create_task(first.peers.exchange("default/zzz"))
+        await asyncio.sleep(0)
+
+        async def early(number: int) -> None:
+            while not late.done():
+                await first.peers.exchange(f"default/aaa-{number}")
+
+        others = [asyncio.create_task(early(number)) for number in range(200)]
+        async with asyncio.timeout(5):
+            await late
+        await asyncio.wait(others)
+
+    run(scenario())
+
+
         st.tuples(st.just("join"), st.just(0), st.just(0)),
         st.tuples(st.just("kill"), st.integers(0, 9), st.just(0)),
         st.tuples(st.just("cut"), st.integers(0, 9), st.just(0)),
