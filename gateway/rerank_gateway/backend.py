@@ -32,8 +32,8 @@ class UnreachableError(Exception):
     """The connection failed, broke before the whole answer was there, or the replica is about to stop and
     did not look at the request.
 
-    `stale`: it was a pooled connection that died before the answer's first byte, most likely because the
-    replica closed it while it was idle; asking the same replica again is sound then.
+    `stale`: it was a pooled connection that died as soon as it was asked, most likely because the replica
+    closed it while it was idle; asking the same replica again is sound then.
     `draining`: the replica said so itself.
     """
 

@@ -27,6 +27,9 @@ from rerank_gateway.records import Address
 _CONNECT_SECONDS: Final = 3.0
 # Below the 75 s after which the runtime closes an idle connection, so that the closing is ours.
 _IDLE_SECONDS: Final = 30.0
+# A replica that closed a connection while it was idle resets it as soon as something is sent, within a round
+# trip. What breaks later had been read, and may be what broke the replica.
+_STALE_SECONDS: Final = 1.0
 _TOLD: Final = {TRUNCATED_HEADER: "truncated", QUERY_TOKENS_HEADER: "query_tokens", PLAN_HEADER: "plan"}
 _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
@@ -145,6 +148,7 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._told: dict[str, bytes] = {}
         self._used = False
+        self._asked_at = 0.0
         self._heard = False
         self._idle_timer: asyncio.TimerHandle | None = None
 
@@ -155,6 +159,7 @@ class _Connection(asyncio.Protocol):
         answer: asyncio.Future[BackendAnswer] = self._loop.create_future()
         self._answer = answer
         self._heard = False
+        self._asked_at = self._loop.time()
         transport = cast("asyncio.Transport", self._transport)
         transport.writelines((head, body))
         try:
@@ -188,9 +193,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._fail(
-            UnreachableError(type(exc).__name__ if exc else "closed", stale=self._used and not self._heard)
-        )
+        at_once = self._loop.time() - self._asked_at < _STALE_SECONDS
+        stale = self._used and not self._heard and at_once
+        self._fail(UnreachableError(type(exc).__name__ if exc else "closed", stale=stale))
 
     def data_received(self, data: bytes) -> None:
         self._heard = True

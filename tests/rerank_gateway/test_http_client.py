@@ -138,6 +138,16 @@ async def test_a_reused_connection_that_breaks_is_stale() -> None:
         assert server.connections == 2
 
 
+async def test_a_reused_connection_that_breaks_later_is_not_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replica had the request: it may have been killed by it."""
+    monkeypatch.setattr(http_client, "_STALE_SECONDS", 0)
+    async with serving(OK, b"") as (_, client, address):
+        await client.rerank(address, BODY, None, NAMES)
+        with pytest.raises(UnreachableError) as caught:
+            await client.rerank(address, BODY, None, NAMES)
+        assert not caught.value.stale
+
+
 async def test_the_idle_siblings_of_a_stale_connection_are_not_tried() -> None:
     async with serving(OK, OK, b"", OK) as (server, client, address):
         await asyncio.gather(*(client.rerank(address, BODY, None, NAMES) for _ in range(2)))
