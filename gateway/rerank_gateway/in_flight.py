@@ -7,7 +7,7 @@ from rerank_gateway import errors
 # One key may hold this many times what is still free: alone four fifths of all, and whoever comes next finds
 # room. The rule by which switches share a buffer between ports (Choudhury and Hahne, "Dynamic queue length
 # thresholds for shared-memory packet switches", 1998).
-_TIMES_FREE: Final = 4
+TIMES_FREE: Final = 4
 _RETRY_SECONDS: Final = 1
 
 
@@ -29,7 +29,7 @@ class InFlight:
         Raises:
             ApiError: 503, there is no room for them now.
         """
-        if self._held.get(holder, 0) + size > _TIMES_FREE * (self._max_bytes - self.bytes - size):
+        if self._held.get(holder, 0) + size > TIMES_FREE * (self._max_bytes - self.bytes - size):
             raise errors.unavailable(
                 "The gateway holds as many bytes of requests as it may at once.",
                 code="too_many_bytes",
@@ -39,6 +39,8 @@ class InFlight:
 
     def add(self, size: int, holder: str) -> None:
         """Hold what must be held."""
+        if not size:
+            return  # a holder of nothing would be remembered for good
         self.bytes += size
         self._held[holder] = self._held.get(holder, 0) + size
 

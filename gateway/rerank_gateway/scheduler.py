@@ -59,7 +59,7 @@ class Scheduler:
         self._last_request[model.id] = now
         deadline = now + self._settings.request_timeout_seconds
         if not self._state.replicas(model.id):
-            await self._room.until_ready(model, deadline)
+            await self._room.until_ready(key.id, model, deadline)
         ranks = partial(self._rank, model, call, lambda: Errand(key.id, trace, deadline))
         if len(call.requests) == 1:
             return [await ranks(0)]

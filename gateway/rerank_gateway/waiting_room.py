@@ -4,11 +4,13 @@ started a moment ago.
 
 import asyncio
 import time
+from collections import Counter
 from typing import Final
 
 from rerank_gateway import errors
 from rerank_gateway.config import Settings
 from rerank_gateway.errors import ApiError
+from rerank_gateway.in_flight import TIMES_FREE
 from rerank_gateway.records import ModelRecord, ObjectId
 from rerank_gateway.state import State
 
@@ -17,12 +19,15 @@ _LATER_SECONDS: Final = 60
 
 
 class WaitingRoom:
-    """One for the process, with so many places."""
+    """One for the process, with so many places. A key may hold a multiple of those that are free, as of the
+    bytes in flight: a model that never starts must not keep other keys' requests out.
+    """
 
     def __init__(self, settings: Settings, state: State) -> None:
         self._seconds = settings.hold_seconds
         self._places = settings.max_held_requests
         self._state = state
+        self._held: Counter[ObjectId] = Counter()
         self._waiting: dict[ObjectId, set[asyncio.Future[None]]] = {}
 
     def held(self, model: ObjectId) -> int:
@@ -35,24 +40,39 @@ class WaitingRoom:
             if not future.done():
                 future.set_result(None)
 
-    async def until_ready(self, model: ModelRecord, deadline: float) -> None:
+    async def until_ready(self, key: ObjectId, model: ModelRecord, deadline: float) -> None:
         """Wait until the model has a ready replica.
 
         Args:
+            key: the APIKey that asks.
             model: the model.
             deadline: of the request, on the monotonic clock.
 
         Raises:
-            ApiError: 503, it has none in time, or none is to be expected.
+            ApiError: 503, it has none in time, or none is to be expected; 404, it was deleted.
         """
         until = min(deadline, time.monotonic() + self._seconds)
-        while not self._state.replicas(model.id):
-            now = self._state.model(model.id) or model
-            if not now.wanted:
-                raise _stopped(now)
-            if time.monotonic() >= until or sum(map(len, self._waiting.values())) >= self._places:
-                raise _not_ready(now)
-            await self._wait(model.id, until)
+        self._expect(model)
+        if self._held[key] + 1 > TIMES_FREE * (self._places - self._held.total()):
+            raise _not_ready(model)
+        self._held[key] += 1
+        try:
+            while not self._state.replicas(model.id):
+                self._expect(model)
+                if time.monotonic() >= until:
+                    raise _not_ready(model)
+                await self._wait(model.id, until)
+        finally:
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+
+    def _expect(self, model: ModelRecord) -> None:
+        now = self._state.model(model.id)
+        if now is None:
+            raise errors.model_not_found(model.id.name)
+        if not now.wanted:
+            raise _stopped(now)
 
     async def _wait(self, model: ObjectId, until: float) -> None:
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

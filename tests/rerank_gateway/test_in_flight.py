@@ -14,6 +14,14 @@ def test_what_is_held_is_counted_and_given_back() -> None:
     held.take(80, "a")
 
 
+def test_who_holds_nothing_is_forgotten() -> None:
+    held = InFlight(100)
+    held.take(0, "a")
+    held.take(1, "b")
+    held.give_back(1, "b")
+    assert held._held == {}
+
+
 def test_what_finds_no_room_is_refused_for_now() -> None:
     held = InFlight(100)
     with pytest.raises(ApiError) as refused:

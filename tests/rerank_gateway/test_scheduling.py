@@ -343,6 +343,19 @@ async def test_the_wait_for_a_first_replica_is_bounded() -> None:
             assert answer.headers["Retry-After"] == "5"
 
 
+async def test_a_model_that_never_starts_does_not_take_every_place(engine: FakeEngine) -> None:
+    other = keys.mint()
+    async with served(0, max_held_requests=10) as (gateway, _):
+        gateway.source.put(objects.api_key(other, name="other"))
+        greedy = [asyncio.create_task(gateway.rerank()) for _ in range(12)]
+        await until(lambda: sum(task.done() for task in greedy) == 12 - 8)
+        modest = asyncio.create_task(gateway.rerank(key=other.text))
+        await until(lambda: load(gateway).held_requests == 9)
+        gateway.source.put(*slice_of([engine]))
+        assert (await modest).status == 200
+        assert sorted([(await task).status for task in greedy]) == [200] * 8 + [503] * 4
+
+
 @pytest.mark.parametrize(
     ("fields", "code", "way_out"),
     [
