@@ -47,6 +47,9 @@ class _Turn(Protocol):
     def granted(self, part: Part, replica: Replica) -> bool:
         """It is `part`'s turn; the window of `replica` counts it already. False: too late, nobody waits."""
 
+    def refused(self, error: ApiError) -> None:
+        """No turn will come."""
+
 
 class Dispatcher:
     """One model's queue, and the windows of its replicas.
@@ -72,6 +75,7 @@ class Dispatcher:
         self.read_tokens = 0
         self.queue: FairQueue[Part, _Turn] = FairQueue(settings.part_tokens)
         self._model = model
+        self._ended = False
         self._replicas = replicas
         self._call = call
         self._limits = QueueLimits(settings.max_queued_documents, settings.max_queue_seconds)
@@ -137,6 +141,13 @@ class Dispatcher:
                 replica.let_go(part.tokens)
         self.throughput.waits(something=False)
 
+    def end(self) -> None:
+        """The model is gone: refuse what waits, and what was about to. What replicas are at may end well."""
+        self._ended = True
+        while (entry := self.queue.head()) is not None:
+            self.queue.remove(entry)
+            entry.owner.refused(self._gone())
+
     # Waiting
 
     def _admit(self, errand: Errand, parts: Sequence[Part]) -> None:
@@ -162,7 +173,7 @@ class Dispatcher:
                 replica = await turn.replica
         except BaseException as error:
             self._leave(entry)
-            if turn.replica.done() and not turn.replica.cancelled():
+            if turn.replica.done() and not turn.replica.cancelled() and not turn.replica.exception():
                 self._release(turn.replica.result(), part)
             if isinstance(error, TimeoutError):
                 raise self._late() from None
@@ -189,9 +200,12 @@ class Dispatcher:
             task = group.create_task(work(part, replica))
             task.add_done_callback(lambda _: self._release(replica, part))
 
+        async def fail(error: ApiError) -> None:
+            raise error
+
         try:
             async with asyncio.TaskGroup() as group:
-                turn = _Together(errand, len(parts), start)
+                turn = _Together(errand, len(parts), start, lambda error: group.create_task(fail(error)))
                 try:
                     with self.queue.parked(errand.key, rest):
                         entries.append(self._wait(errand, parts[:pilots], turn))
@@ -207,6 +221,8 @@ class Dispatcher:
         return [rankings[id(part)] for part in parts]
 
     def _wait(self, errand: Errand, parts: Sequence[Part], turn: "_Turn") -> Entry[Part, "_Turn"]:
+        if self._ended:
+            raise self._gone()
         entry = self.queue.push(errand.key, parts, turn)
         self.throughput.waits(something=True)
         self.pump()
@@ -370,6 +386,9 @@ class Dispatcher:
             return self._not_reached()
         return errors.deadline_exceeded(self._timeout)
 
+    def _gone(self) -> ApiError:
+        return errors.model_not_found(self._model.name)
+
     def _not_reached(self) -> ApiError:
         return errors.unavailable(
             f'The model "{self._model.name}" could not be reached.', code="model_unreachable", retry_after=1
@@ -389,16 +408,27 @@ class _Alone:
         self.replica.set_result(replica)
         return True
 
+    def refused(self, error: ApiError) -> None:
+        if not self.replica.done():
+            self.replica.set_exception(error)
+
 
 class _Together:
     """A request of several parts that wait: a task is begun for each, until it is `over`."""
 
-    def __init__(self, errand: Errand, parts: int, start: Callable[[Part, Replica], None]) -> None:
+    def __init__(
+        self,
+        errand: Errand,
+        parts: int,
+        start: Callable[[Part, Replica], None],
+        fail: Callable[[ApiError], object],
+    ) -> None:
         self.errand = errand
         self.over = False
         self.all_begun = asyncio.Event()
         self._left = parts
         self._start = start
+        self._fail = fail
 
     def granted(self, part: Part, replica: Replica) -> bool:
         if self.over:
@@ -408,3 +438,8 @@ class _Together:
         if not self._left:
             self.all_begun.set()
         return True
+
+    def refused(self, error: ApiError) -> None:
+        if not self.over:
+            self.over = True
+            self._fail(error)

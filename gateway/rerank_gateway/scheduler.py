@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final
 
-from rerank_gateway import split
+from rerank_gateway import errors, split
 from rerank_gateway.backend import Backend
 from rerank_gateway.balancer import Preference
 from rerank_gateway.config import Settings
@@ -56,6 +56,7 @@ class Scheduler:
             ApiError: the refusal to send.
         """
         now = time.monotonic()
+        self._dispatcher(model)
         self._last_request[model.id] = now
         deadline = now + self._settings.request_timeout_seconds
         if not self._state.replicas(model.id):
@@ -74,11 +75,14 @@ class Scheduler:
         """The model, or its replicas, are not what they were."""
         self._room.look(model)
         dispatcher = self._dispatchers.get(model)
-        if dispatcher is not None:
+        if dispatcher is None:
+            return
+        if self._state.model(model) is None:
+            del self._dispatchers[model]
+            self._last_request.pop(model, None)
+            dispatcher.end()
+        else:
             dispatcher.pump()
-            if self._state.model(model) is None:
-                del self._dispatchers[model]
-                self._last_request.pop(model, None)
 
     def loads(self) -> list[ModelLoad]:
         """The load of every model that was asked for since this gateway started."""
@@ -86,10 +90,7 @@ class Scheduler:
         return [self._load(model, at, now) for model, at in self._last_request.items()]
 
     def _load(self, model: ObjectId, last_request: float, now: float) -> ModelLoad:
-        dispatcher = self._dispatchers.get(model)
-        held, idle = self._room.held(model), now - last_request
-        if dispatcher is None:
-            return ModelLoad(model, 0, 0, 0, 0, held, None, None, 0, idle)
+        dispatcher = self._dispatchers[model]
         queue, throughput = dispatcher.queue, dispatcher.throughput
         return ModelLoad(
             model=model,
@@ -97,11 +98,11 @@ class Scheduler:
             queued_documents=queue.documents,
             queued_tokens=queue.tokens,
             running_tokens=dispatcher.running_tokens,
-            held_requests=held,
+            held_requests=self._room.held(model),
             tokens_per_second=throughput.of_one,
             measured_seconds_ago=None if throughput.measured_at is None else now - throughput.measured_at,
             read_tokens=dispatcher.read_tokens,
-            idle_seconds=idle,
+            idle_seconds=now - last_request,
         )
 
     async def _rank(
@@ -174,8 +175,15 @@ class Scheduler:
                     self._cache.put(keys.of(part.request.documents[index]), score)
 
     def _dispatcher(self, model: ModelRecord) -> Dispatcher:
+        """The model's. It may have been deleted since the request came.
+
+        Raises:
+            ApiError: 404, it was.
+        """
         dispatcher = self._dispatchers.get(model.id)
         if dispatcher is None:
+            if self._state.model(model.id) is None:
+                raise errors.model_not_found(model.id.name)
             dispatcher = self._dispatchers[model.id] = self._new_dispatcher(model.id)
         dispatcher.estimator.longest = model.context_length
         return dispatcher

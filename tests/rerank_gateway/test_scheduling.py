@@ -380,6 +380,27 @@ async def test_nothing_is_waited_for_in_vain(fields: dict[str, Any], code: str, 
         await until(lambda: load(gateway).held_requests == 0)
 
 
+@pytest.mark.parametrize("replicas", [0, 1, 3])
+async def test_what_waits_for_a_model_ends_with_it(replicas: int) -> None:
+    async with served(replicas) as (gateway, engines):
+        for engine in engines:
+            engine.behave.extend(["hold"] * 10)
+        small = [asyncio.create_task(gateway.rerank()) for _ in range(3)]
+        large = asyncio.create_task(gateway.rerank(documents=documents(600)))
+        await until(lambda: len(gateway.gateway.scheduler.loads()) == 1 and load(gateway).idle_seconds >= 0)
+        await until(lambda: load(gateway).held_requests + load(gateway).queued_documents > 0)
+        dispatcher = next(iter(gateway.gateway.scheduler._dispatchers.values()))
+        gateway.source.remove(objects.model())
+        assert gateway.gateway.scheduler.loads() == []
+        for engine in engines:
+            engine.release.set()
+        answer = await large
+        assert (answer.status, answer.body["error"]["code"]) == (404, "model_not_found")
+        assert {(await request).status for request in small} <= {200, 404}
+        assert (dispatcher.queue.documents, dispatcher.running_tokens) == (0, 0)
+        assert gateway.gateway.scheduler.loads() == []
+
+
 # What is told
 
 
