@@ -29,7 +29,6 @@ class Settings:
     `auth_max_staleness_seconds`: how long keys are accepted that the source has not confirmed meanwhile.
     `log_level`: the least severe lines that are logged, one of `LOG_LEVELS`; the access log is "info".
     `own_namespace`: where to find the other gateways, who share keys' limits; None for a gateway by itself.
-    time to stop sending to it. A pod's grace period must exceed it by `request_timeout_seconds`.
     `part_tokens`: about the work of one engine step; larger requests are split into parts of it.
     `max_queued_documents`, `max_queue_seconds`: of one model's queue; what would wait longer is refused.
     `hold_seconds`, `max_held_requests`: how long a request waits for the first replica of a model that is

@@ -30,7 +30,7 @@ Slots = dict[int, Counts]
 
 
 class Present(NamedTuple):
-    """How it is with a key at a replica at this moment. `held`: what one request there would need."""
+    """How it is with a key at a replica at this moment. `held`: what the requests there that ask need."""
 
     in_flight: int
     held: Prices
@@ -154,7 +154,7 @@ class Consumption:
         self._change(key, int(now)).in_flight -= 1
 
     def hold(self, key: str, prices: Prices, now: float) -> None:
-        """Tell the others what a request would need, without counting it; `NOTHING`: there is none."""
+        """Tell the others what requests that wait need together, uncounted yet; `NOTHING`: there are none."""
         self._change(key, int(now)).held = prices
 
     def _change(self, key: str, slot: int) -> _Own:
@@ -203,9 +203,6 @@ class Consumption:
         own = self._own.get(key)
         elsewhere = sum(present.in_flight for _, present in self._elsewhere(key))
         return own.in_flight if own else 0, elsewhere
-
-    def in_flight_at(self, replica: str, key: str) -> int:
-        return self._present.get(replica, {}).get(key, _IDLE).in_flight
 
     def held(self, key: str) -> Prices:
         """What the other replicas hold."""

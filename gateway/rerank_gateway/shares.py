@@ -272,6 +272,8 @@ class Shares:
         batch: list[_Waiting] = []
         needed: Prices = NOTHING
         for waiting in key.waiting:
+            if waiting.slot.done():  # its client left, or it waited too long
+                continue
             requests, documents, tokens, places = map(sum, zip(needed, waiting.prices, strict=True))
             more = (requests, documents, tokens, places)
             fits = all(
