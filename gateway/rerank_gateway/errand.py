@@ -15,7 +15,7 @@ class Errand:
         key: the APIKey that it came with.
         trace: what its attempts are called.
         deadline: on the monotonic clock.
-        ratio: what its tokens were estimated with (`Estimator.ratio`).
+        ratio: what its tokens were estimated with (`Estimate.ratio`).
         preference: the replica that is best asked, if any.
         asked: the replicas that got a part of it.
         broken: those that broke off while they had one. Two are enough to suspect the request.

@@ -5,7 +5,7 @@ make a full engine step.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 # UTF-8 bytes, not characters: one token is about 4 bytes of English and 3 of Chinese (one character). The
 # beginning errs on the side of too many, so that a first chunk is rather too small than too large.
@@ -21,6 +21,13 @@ _MOST: Final = 8.0
 def size(text: str) -> int:
     """Bytes of a text in UTF-8, lone surrogates counted like other characters."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+class Estimate(NamedTuple):
+    """Of one request: the tokens of its query together with each document, estimated with `ratio`."""
+
+    ratio: float
+    pairs: Sequence[int]
 
 
 class Estimator:
@@ -43,6 +50,10 @@ class Estimator:
             return [min(tokens, longest) for tokens in found]
         return found
 
+    def of(self, query: str, documents: Sequence[str]) -> Estimate:
+        """An estimate that is good for `learn`, however much is learned meanwhile."""
+        return Estimate(self.ratio, self.pairs(query, documents))
+
     def learn(self, estimated: int, read: int, ratio: float) -> None:
         """A request that was estimated at so many tokens had `read`, by its answer's usage.
 
@@ -52,7 +63,7 @@ class Estimator:
         Args:
             estimated: by `pairs`.
             read: by the model.
-            ratio: what `ratio` was when it was estimated; many may have been on their way since.
+            ratio: of the `Estimate`; many requests may have been on their way since.
         """
         if estimated <= 0 or read <= 0:
             return

@@ -88,12 +88,13 @@ class Rerank:
     ) -> list[Ranking]:
         """All that may take a while once the body is read."""
         notes = exchange.notes
+        estimates = self._scheduler.estimates(model, call.requests)
         if reservation is not None:
-            tokens = self._scheduler.estimate(model, call.requests)
+            tokens = sum(sum(estimate.pairs) for estimate in estimates)
             await reservation.spend(notes["documents"], tokens, call.field(0, 0).partition("[")[0])
         trace = Trace(exchange.head.traceparent, exchange.head.tracestate)
         notes["backend_request_id"] = trace.id
         started = time.perf_counter()
-        rankings = await self._scheduler.rank(key, model, call, trace)
+        rankings = await self._scheduler.rank(key, model, call, estimates, trace)
         notes["ranking_ms"] = round((time.perf_counter() - started) * 1000, 2)
         return rankings

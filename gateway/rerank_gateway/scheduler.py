@@ -4,7 +4,7 @@ where its first replica is still to come.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -16,6 +16,7 @@ from rerank_gateway.dialects.call import Call, blame
 from rerank_gateway.dispatcher import Dispatcher
 from rerank_gateway.errand import Errand
 from rerank_gateway.errors import ApiError
+from rerank_gateway.estimate import Estimate
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.model_load import ModelLoad
 from rerank_gateway.records import KeyRecord, ModelRecord, ObjectId
@@ -49,8 +50,15 @@ class Scheduler:
         self._last_request: dict[ObjectId, float] = {}
         metrics.watch_loads(self.loads)
 
-    async def rank(self, key: KeyRecord, model: ModelRecord, call: Call, trace: Trace) -> list[Ranking]:
-        """A ranking for each request of `call`, in their order.
+    async def rank(
+        self,
+        key: KeyRecord,
+        model: ModelRecord,
+        call: Call,
+        estimates: Sequence[Estimate],
+        trace: Trace,
+    ) -> list[Ranking]:
+        """A ranking for each request of `call`, in their order, as the `estimates` are.
 
         Raises:
             ApiError: the refusal to send.
@@ -61,15 +69,19 @@ class Scheduler:
         deadline = now + self._settings.request_timeout_seconds
         if not self._state.replicas(model.id):
             await self._room.until_ready(key.id, model, deadline)
-        ranks = partial(self._rank, model, call, lambda: Errand(key.id, trace, deadline))
+        ranks = partial(self._rank, model, call, estimates, lambda: Errand(key.id, trace, deadline))
         if len(call.requests) == 1:
             return [await ranks(0)]
         return await _all(ranks, len(call.requests))
 
-    def estimate(self, model: ModelRecord, requests: Iterable[RerankRequest]) -> int:
-        """About how many tokens the model is going to read for them."""
-        pairs = self._dispatcher(model).estimator.pairs
-        return sum(sum(pairs(request.query, request.documents)) for request in requests)
+    def estimates(self, model: ModelRecord, requests: Iterable[RerankRequest]) -> list[Estimate]:
+        """About how many tokens the model is going to read for each of them.
+
+        Raises:
+            ApiError: 404, the model was deleted.
+        """
+        estimator = self._dispatcher(model).estimator
+        return [estimator.of(request.query, request.documents) for request in requests]
 
     def changed(self, model: ObjectId) -> None:
         """The model, or its replicas, are not what they were."""
@@ -106,20 +118,26 @@ class Scheduler:
         )
 
     async def _rank(
-        self, model: ModelRecord, call: Call, errand_for: Callable[[], Errand], place: int
+        self,
+        model: ModelRecord,
+        call: Call,
+        estimates: Sequence[Estimate],
+        errand_for: Callable[[], Errand],
+        place: int,
     ) -> Ranking:
         request, errand = call.requests[place], errand_for()
         try:
-            return await self._scores(model, errand, request)
+            return await self._scores(model, errand, request, estimates[place])
         except ApiError as refusal:
             raise blame(call, place, refusal) from None
 
-    async def _scores(self, model: ModelRecord, errand: Errand, request: RerankRequest) -> Ranking:
+    async def _scores(
+        self, model: ModelRecord, errand: Errand, request: RerankRequest, estimate: Estimate
+    ) -> Ranking:
         dispatcher = self._dispatcher(model)
-        errand.ratio = dispatcher.estimator.ratio
+        errand.ratio, costs = estimate
         if model.prefix_caching:
             errand.preference = Preference(request.query, self._settings.part_tokens)
-        costs = dispatcher.estimator.pairs(request.query, request.documents)
         tokens, most = sum(costs), self._settings.part_tokens
         if model.listwise or (not model.cache_scores and split.is_whole(request.documents, tokens, most)):
             return await dispatcher.ask(errand, Part(request, tokens, ()))
