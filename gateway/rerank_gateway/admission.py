@@ -38,10 +38,6 @@ class Admission:
             ApiError: 429, the key has made as many requests, or has as many in progress, as it may.
         """
         reservation = Reservation(self, key, limits)
-        known = self._shares.known(reservation.name, reservation.bounds)
-        for unit, limit in enumerate(limits.per_minute):
-            if limit is not None and known[unit] >= limit:  # every request needs one of each at least
-                raise self._refusal(reservation, unit, 1)
         await self.spend(reservation, _REQUEST)
         return reservation
 
@@ -54,7 +50,7 @@ class Admission:
         try:
             return await self._shares.take(of.name, of.bounds, prices)
         except RefusedError as refused:
-            raise self._refusal(of, refused.unit, prices[refused.unit]) from None
+            raise self._refusal(of, refused.unit, max(1, prices[refused.unit])) from None
         except TimeoutError:
             raise errors.rate_limited(
                 "What this API key has left of its limits is being spent by other requests at this moment.",

@@ -177,7 +177,11 @@ class Shares:
             self._renew(key, bounds, [used + others for used, others in zip(known, held, strict=True)])
         ask = False
         for unit, (limit, price) in enumerate(zip(bounds, prices, strict=True)):
-            if limit is None or not price:
+            if limit is None:
+                continue
+            if not price:
+                if prices[CONCURRENCY] and known[unit] >= limit:  # who enters needs one of each at least
+                    return Verdict.REFUSE, unit
                 continue
             allowance = price if alone else key.allowance[unit]
             verdict = limits.decide(limit, known[unit], held[unit], price, allowance)
