@@ -6,12 +6,11 @@ two Authorization headers and heads of any size; those checks are here. Nothing 
 
 import base64
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from rerank_gateway import errors
+from rerank_gateway import errors, request_ids
 from rerank_gateway.errors import ApiError
 
 MAX_HEAD_BYTES: Final = 16 * 1024
@@ -74,7 +73,7 @@ def read(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Head:
     head = Head(
         request_id=request_id.decode("ascii")
         if _REQUEST_ID.fullmatch(request_id)
-        else secrets.token_hex(_REQUEST_ID_BYTES),
+        else request_ids.draw(_REQUEST_ID_BYTES),
         credential=_credential(seen),
         content_type=seen.get(b"content-type", b""),
         content_encoding=seen.get(b"content-encoding", b"").strip().lower(),

@@ -6,8 +6,9 @@ Its parent stays the client's span: we record none, and one that nobody recorded
 """
 
 import re
-import secrets
 from typing import Final
+
+from rerank_gateway import request_ids
 
 _ID_BYTES: Final = 8
 _PARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[!-~]*)?")
@@ -30,7 +31,7 @@ class Trace:
     __slots__ = ("_attempts", "_parent", "_state", "id")
 
     def __init__(self, traceparent: bytes = b"", tracestate: bytes = b"") -> None:
-        self.id = secrets.token_hex(_ID_BYTES)
+        self.id = request_ids.draw(_ID_BYTES)
         self._attempts = 0
         self._parent = self._state = b""
         found = _PARENT.fullmatch(traceparent) if traceparent else None
