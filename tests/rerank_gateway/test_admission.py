@@ -16,7 +16,7 @@ from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import BODY, MINTED, Answer, Running, running, slice_of, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 OTHER = keys.mint()
 DOCUMENTS = len(BODY["documents"])

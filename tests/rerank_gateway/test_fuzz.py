@@ -27,6 +27,8 @@ from tests.rerank_gateway.fake_engine import RerankRequest as Strict
 from tests.rerank_gateway.fuzzing import fuzz
 from tests.rerank_gateway.harness import BODY, MINTED, ByHand, Running
 
+pytestmark = pytest.mark.slow
+
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 anything = st.recursive(
     scalars,

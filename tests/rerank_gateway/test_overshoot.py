@@ -25,6 +25,8 @@ from rerank_gateway.records import Address, KeyRecord, ObjectId, Peer
 from tests.rerank_gateway.harness import until
 from tests.rerank_gateway.virtual_time import VirtualLoop
 
+pytestmark = pytest.mark.slow
+
 EPOCH = 1_800_000_000.0
 KEY = KeyRecord(ObjectId("default", "search"), "", 0.0, "k", (), None, float("inf"), disabled=False)
 NAME = "default/search"

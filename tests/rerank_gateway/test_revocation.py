@@ -26,6 +26,8 @@ from tests.rerank_gateway.fault_proxy import FaultProxy
 from tests.rerank_gateway.fuzzing import fuzz
 from tests.rerank_gateway.harness import until
 
+pytestmark = pytest.mark.slow
+
 BOUND: Final = 900.0
 SLACK: Final = 60.0  # the clock below runs on, a busy machine may stall the test
 KEYS: Final = [keys.mint() for _ in range(3)]

@@ -18,7 +18,7 @@ from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import MASTER, MINTED, Running, running, slice_of, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 TOKEN = backend_token.token(MASTER, "default")
 # A part is 32 documents of these with the usual query, and so is an engine's step.

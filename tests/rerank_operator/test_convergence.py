@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,8 @@ from rerank_operator.pod_status import Report
 from rerank_operator.pods import Container, Pod
 from tests.rerank_operator.samples import COMMIT, DONE, RUNNING, model, pod, report, serving, situation
 from tests.rerank_operator.test_model_reconciler import SETTINGS
+
+pytestmark = pytest.mark.slow
 
 CONDITIONS = ("Scheduled", "Downloaded", "Serving", "ScoringVerified", "Progressing", "Ready")
 GPU = "nvidia.com/gpu"

@@ -27,6 +27,8 @@ from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import MASTER, running, slice_of, until
 
+pytestmark = pytest.mark.slow
+
 MODEL = ModelRecord(ObjectId("team", "m"), 0, ("m",), (), None, None)
 
 
