@@ -11,7 +11,7 @@ from soak.bound import Bound
 
 _TIMES = 40  # so many times what the tests try in `make test`
 _TESTS = ("test_fuzz.py", "test_trace.py", "test_revocation.py")
-_CASES = re.compile(r"(\d+) passing examples")
+_CASES = re.compile(r"(\d+) passing, \d+ failing")
 
 
 def run(length: float) -> list[Bound]:

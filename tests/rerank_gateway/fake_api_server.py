@@ -134,7 +134,9 @@ class FakeApiServer:
             await response.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
             return response
         seen, kind = int(query["resourceVersion"]), _kind(request.path)
-        while True:
+        ends = asyncio.get_running_loop().time() + float(query["timeoutSeconds"])
+        happened = True
+        while happened:
             changed = self._changed
             for version, event in self._history:
                 if version > seen and fault != "silent":
@@ -151,7 +153,17 @@ class FakeApiServer:
                         request.transport.abort()
                         return response
                     await response.write(line[len(line) // 2 :])
-            await changed.wait()
+            happened = await _came(changed, ends)
+        return response
+
+
+async def _came(event: asyncio.Event, by: float) -> bool:
+    """Whether it comes in time."""
+    try:
+        async with asyncio.timeout_at(by):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def _kind(path: str) -> str:

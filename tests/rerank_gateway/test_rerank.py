@@ -317,6 +317,8 @@ async def test_each_namespace_has_its_own_backend_token(empty: Running) -> None:
         ({"documents": [None]}, "documents[0]"),
         ({"documents": ["a"] * 10_001}, "documents"),
         ({"top_n": -1}, "top_n"),
+        ({"top_n": 2**64}, "top_n"),
+        ({"max_tokens_per_doc": 1e30}, "max_tokens_per_doc"),
         ({"top_n": True}, "top_n"),
         ({"top_n": 1.5}, "top_n"),
         ({"top_n": "many"}, "top_n"),

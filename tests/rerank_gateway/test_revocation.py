@@ -115,6 +115,8 @@ async def world() -> AsyncIterator[World]:
         patch.setattr(reflector, "time", SimpleNamespace(monotonic=clock.monotonic))
         patch.setattr(reflector, "RESOURCES", RESOURCES[:1])
         patch.setattr(reflector, "_BACKOFF_SECONDS", (0.001, 0.002))
+        # A watch that was being opened while the clock jumped is old from its first moment.
+        patch.setattr(reflector, "WATCH_SECONDS", 2)
         async with FakeApiServer() as api, FaultProxy(api.port) as proxy:
             made = World(api, proxy, clock)
             task = asyncio.create_task(made.cluster.run())

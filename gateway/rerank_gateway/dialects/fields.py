@@ -15,6 +15,7 @@ from rerank_gateway.dialects.call import Fields, Route
 # Each document is one sequence of the engine: the bound is on work, which the body's size does not bound.
 MAX_DOCUMENTS: Final = 10_000
 _MAX_DIGITS: Final = 18
+_MAX_COUNT: Final = 10**_MAX_DIGITS  # what JSON can carry on to a replica is a little more
 
 
 def load(body: bytes) -> Fields:
@@ -116,7 +117,7 @@ def count(fields: Fields, name: str) -> int | None:
         number = int(value) if value.is_integer() else None
     elif isinstance(value, int) and not isinstance(value, bool):
         number = value
-    if number is None or number < 0:
+    if number is None or not 0 <= number < _MAX_COUNT:
         raise errors.invalid(f'"{name}" must be a positive integer, not {kind(value)}.', param=name)
     return number or None
 
