@@ -78,7 +78,7 @@ def test_wide_columns_of_models(cluster: Cluster, tutorial: Tutorial) -> None:
 
 def test_columns_of_keys(cluster: Cluster, tutorial: Tutorial) -> None:
     [row] = cluster.kubectl.table("apikey", "search", "--namespace=default")
-    assert list(row) == ["NAME", "HINT", "READY", "REASON", "EXPIRES", "SECRET", "AGE"]
+    assert list(row) == ["NAME", "HINT", "READY", "REASON", "EXPIRES", "SECRET", "LAST USED", "AGE"]
     assert (row["READY"], row["REASON"], row["SECRET"]) == ("True", "Active", "search-key")
     assert tutorial.key.startswith(row["HINT"].rstrip("…."))
     assert len(row["HINT"]) < 20, "a hint is not the key"

@@ -1,6 +1,7 @@
 """Running kubectl and helm as a user would."""
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,11 +80,11 @@ class Kubectl:
 def parse_table(lines: list[str]) -> list[dict[str, str]]:
     """Split kubectl's columns, which begin below their headers; three blanks part two headers.
 
-    >>> parse_table(["NAME   EXPIRES   AGE", "a                5s"])
-    [{'NAME': 'a', 'EXPIRES': '', 'AGE': '5s'}]
+    >>> parse_table(["NAME   LAST USED   AGE", "a                  5s"])
+    [{'NAME': 'a', 'LAST USED': '', 'AGE': '5s'}]
     """
     header = lines[0]
-    names = header.split()
+    names = re.split(r" {3,}", header.strip())
     starts: list[int] = []
     for name in names:
         starts.append(header.index(name, starts[-1] + 1 if starts else 0))
