@@ -66,12 +66,14 @@ def running(operator: Operator) -> Operator:
 
 
 @pytest.fixture
-def built_in(operator: Operator, tmp_path: Path) -> Iterator[Operator]:
-    """The operator with two built-in entries; the others' tests start it anew without them."""
-    for name in ("built-in-a", "built-in-b"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(catalog_entry(name)))
+def built_in(api: Api, operator: Operator, tmp_path: Path) -> Iterator[Operator]:
+    """The operator with two built-in entries yet to be made; others' tests start it without them."""
     if operator.process is not None:
         operator.stop()
+    for name in ("built-in-a", "built-in-b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(catalog_entry(name)))
+        if api.find(f"{RERANK}/catalogmodels/{name}"):
+            api.delete(f"{RERANK}/catalogmodels/{name}")
     operator.environment["RERANK_CATALOG_DIR"] = str(tmp_path)
     yield operator
     del operator.environment["RERANK_CATALOG_DIR"]

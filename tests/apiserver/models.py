@@ -49,7 +49,7 @@ def settled(
 
     def look() -> Object | None:
         body = api.get(model_path(namespace, name))
-        return body if accept(body) else None
+        return body if "status" in body and accept(body) else None
 
     try:
         return eventually("the ModelDeployment is as expected", look, seconds=seconds)

@@ -111,8 +111,17 @@ def test_gpus_that_are_in_use_are_told_and_waited_for(api: Api, namespace: str) 
         on_gpu(api, namespace, "first")
         assert placed(api, namespace, "first") == "only"
         on_gpu(api, namespace)
-        message = because(api, namespace, "Scheduled", "GpusInUse")
-        assert message.startswith(f"no {GPU} is free: the only one is in use, on 1 node (scheduler: ")
+        # Nodes of the test before may be in the list that the first look took.
+        words = f"no {GPU} is free: the only one is in use, on 1 node (scheduler: "
+        settled(
+            api,
+            namespace,
+            lambda b: (
+                condition(b, "Scheduled")["reason"] == "GpusInUse"
+                and condition(b, "Scheduled")["message"].startswith(words)
+            ),
+            seconds=40,
+        )
         api.merge(f"{model_path(namespace, 'first')}/scale", {"spec": {"replicas": 0}})
 
         fleet = Fleet(api, namespace, COMMIT)

@@ -14,6 +14,7 @@ import yaml
 
 from rerank_api import keys
 from tests.apiserver.api import RERANK, Api, Object, eventually
+from tests.apiserver.kubelet import node
 from tests.apiserver.operator_process import ROOT, AuditLog, Operator
 
 MODELS = 10
@@ -326,6 +327,13 @@ def test_the_backend_token_is_made_once(api: Api, stopped: Operator, tmp_path: P
         second.stop()
 
 
+def asked_for(audit: AuditLog, verb: str, resource: str) -> bool:
+    return any(
+        event["verb"] == verb and event.get("objectRef", {}).get("resource") == resource
+        for event in audit.requests()
+    )
+
+
 def test_every_right_is_used_and_none_is_missing(
     api: Api, namespace: str, built_in: Operator, audit: AuditLog
 ) -> None:
@@ -333,8 +341,12 @@ def test_every_right_is_used_and_none_is_missing(
     built_in.start()
     listed = model("listed", model={"catalog": "built-in-a"}, replicas=0)
     api.apply(models_path(namespace, "listed"), listed)
-    api.apply(models_path(namespace, "m"), model("m"))
+    small = {"gpu": {"count": 0}, "cpu": "100m", "memory": "1Gi"}
+    api.apply(models_path(namespace, "m"), model("m", resources=small))
     api.apply(keys_path(namespace, "k"), key("k"))
+    with node(api, "n-rights"):
+        # Nobody prepares the replica there, so the operator looks for an Event that says why.
+        eventually("it asks for events", lambda: asked_for(audit, "list", "events"), seconds=60)
     eventually("all is settled", all_settled(api, namespace))
     quiet(audit)
     requests = audit.requests()
