@@ -211,14 +211,12 @@ class ModelReconciler:
     async def _nodes(self, observed: Observed, wanted: _Wanted, revision: str) -> tuple[Node, ...] | None:
         """The nodes, where they can explain what a replica waits for, or may run into."""
         coming = [pod for pod in observed.pods if pod.template == revision and not pod.ready]
-        placed = (
-            wanted.need is not None
-            and wanted.effective.resources.gpu.count
-            and any(p.scheduled for p in coming)
-        )
         if any(pod.unschedulable for pod in coming):
             return await self.nodes.look(age=FRESH_SECONDS)
-        return await self.nodes.look(age=STALE_SECONDS) if placed else None
+        if wanted.need is None or not wanted.effective.resources.gpu.count:
+            return None
+        placed = [pod.node for pod in coming if pod.node]
+        return await self.nodes.look(age=STALE_SECONDS, among=placed) if placed else None
 
     def _network_policies(self, model: ModelDeployment) -> list[cluster.Object]:
         if not self.settings.network_policies:

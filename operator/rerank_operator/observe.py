@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -118,8 +118,10 @@ class Nodes:
     _read_at: float | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def look(self, *, age: float) -> tuple[Node, ...] | None:
+    async def look(self, *, age: float, among: Iterable[str] = ()) -> tuple[Node, ...] | None:
         """All nodes, as they were no longer than `age` seconds ago, or None where they may not be read.
+
+        A list that lacks a node of those names `among` them is read anew: the node is newer.
 
         Raises:
             cluster.ApiError: they could not be read.
@@ -127,7 +129,9 @@ class Nodes:
         if not self.readable:
             return None
         async with self._lock:
-            if self._read_at is None or self.clock() - self._read_at > age:
+            newer = self._found is not None and set(among) - {node.name for node in self._found}
+            least = FRESH_SECONDS if newer else age
+            if self._read_at is None or self.clock() - self._read_at > least:
                 self._found = await self._read()
                 self._read_at = self.clock()
             return self._found
