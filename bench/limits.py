@@ -243,7 +243,7 @@ class _Client:
 
 def _idle_cpu(replicas: list[Replica]) -> float:
     """Percent of a core that a gateway takes that nobody asks."""
-    time.sleep(5)
+    time.sleep(5)  # what was under way has ended
     seconds = 10.0
     before = sum(replica.cpu_seconds() for replica in replicas)
     time.sleep(seconds)

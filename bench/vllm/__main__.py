@@ -38,11 +38,11 @@ def settings(minilm: Path, causal: Path) -> list[Setting]:
     """What is tried. The first of each group is what the others are compared with."""
 
     def encoder(group: str, label: str, **more: object) -> Setting:
-        return Setting(group, label, minilm, _COSINE, query=texts.SHORT_QUERY, **more)  # type: ignore[arg-type]
+        return Setting(group, label, minilm, _COSINE, query=texts.SHORT_QUERY, **more)  # type: ignore[arg-type] # fields of Setting
 
     def decoder(group: str, label: str, *, long: bool = False, **more: object) -> Setting:
         query = texts.LONG_QUERY if long else texts.SHORT_QUERY
-        return Setting(group, label, causal, query=query, **more)  # type: ignore[arg-type]
+        return Setting(group, label, causal, query=query, **more)  # type: ignore[arg-type] # fields of Setting
 
     workers, batched = "--renderer-num-workers", "--max-num-batched-tokens"
     prefix, eager = "--no-enable-prefix-caching", "--enforce-eager"

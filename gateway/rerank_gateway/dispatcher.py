@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -25,6 +25,7 @@ from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.retry_budget import RetryBudget
 from rerank_gateway.split import Part
 from rerank_gateway.throughput import Throughput
+from rerank_gateway.turns import Alone, Together, Turn
 
 # Of parts, for each replica: one is read while the next is on its way. More would only be waited for.
 _WINDOW_PARTS: Final = 2
@@ -37,18 +38,6 @@ _SUCCESSOR_SECONDS: Final = 2.0
 _SUCCESSOR_POLL_SECONDS: Final = 0.05
 
 _log = structlog.get_logger("rerank_gateway.dispatcher")
-
-
-class _Turn(Protocol):
-    """Who waits in the queue."""
-
-    errand: Errand
-
-    def granted(self, part: Part, replica: Replica) -> bool:
-        """It is `part`'s turn; the window of `replica` counts it already. False: too late, nobody waits."""
-
-    def refused(self, error: ApiError) -> None:
-        """No turn will come."""
 
 
 class Dispatcher:
@@ -73,7 +62,7 @@ class Dispatcher:
         self.estimator = Estimator()
         self.throughput = Throughput()
         self.read_tokens = 0
-        self.queue: FairQueue[Part, _Turn] = FairQueue(settings.part_tokens)
+        self.queue: FairQueue[Part, Turn] = FairQueue(settings.part_tokens)
         self._model = model
         self._ended = False
         self._replicas = replicas
@@ -165,7 +154,7 @@ class Dispatcher:
             )
 
     async def _turn(self, errand: Errand, part: Part) -> Replica:
-        turn = _Alone(errand)
+        turn = Alone(errand)
         started = time.monotonic()
         entry = self._wait(errand, (part,), turn)
         try:
@@ -184,7 +173,7 @@ class Dispatcher:
     async def _together(self, errand: Errand, parts: Sequence[Part], pilots: int) -> list[Ranking]:
         rankings: dict[int, Ranking] = {}
         answered = asyncio.Event()
-        entries: list[Entry[Part, _Turn]] = []
+        entries: list[Entry[Part, Turn]] = []
         rest = parts[pilots:]
 
         async def work(part: Part, replica: Replica) -> None:
@@ -205,7 +194,7 @@ class Dispatcher:
 
         try:
             async with asyncio.TaskGroup() as group:
-                turn = _Together(errand, len(parts), start, lambda error: group.create_task(fail(error)))
+                turn = Together(errand, len(parts), start, lambda error: group.create_task(fail(error)))
                 try:
                     with self.queue.parked(errand.key, rest):
                         entries.append(self._wait(errand, parts[:pilots], turn))
@@ -220,7 +209,7 @@ class Dispatcher:
             raise failures.exceptions[0] from None
         return [rankings[id(part)] for part in parts]
 
-    def _wait(self, errand: Errand, parts: Sequence[Part], turn: "_Turn") -> Entry[Part, "_Turn"]:
+    def _wait(self, errand: Errand, parts: Sequence[Part], turn: Turn) -> Entry[Part, Turn]:
         if self._ended:
             raise self._gone()
         entry = self.queue.push(errand.key, parts, turn)
@@ -228,7 +217,7 @@ class Dispatcher:
         self.pump()
         return entry
 
-    def _leave(self, *entries: Entry[Part, "_Turn"]) -> None:
+    def _leave(self, *entries: Entry[Part, Turn]) -> None:
         for entry in entries:
             self.queue.remove(entry)
         self.pump()
@@ -393,53 +382,3 @@ class Dispatcher:
         return errors.unavailable(
             f'The model "{self._model.name}" could not be reached.', code="model_unreachable", retry_after=1
         )
-
-
-class _Alone:
-    """A request of one part that waits: it sends it itself when its turn comes."""
-
-    def __init__(self, errand: Errand) -> None:
-        self.errand = errand
-        self.replica: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
-
-    def granted(self, part: Part, replica: Replica) -> bool:  # noqa: ARG002 - there is one part
-        if self.replica.done():
-            return False
-        self.replica.set_result(replica)
-        return True
-
-    def refused(self, error: ApiError) -> None:
-        if not self.replica.done():
-            self.replica.set_exception(error)
-
-
-class _Together:
-    """A request of several parts that wait: a task is begun for each, until it is `over`."""
-
-    def __init__(
-        self,
-        errand: Errand,
-        parts: int,
-        start: Callable[[Part, Replica], None],
-        fail: Callable[[ApiError], object],
-    ) -> None:
-        self.errand = errand
-        self.over = False
-        self.all_begun = asyncio.Event()
-        self._left = parts
-        self._start = start
-        self._fail = fail
-
-    def granted(self, part: Part, replica: Replica) -> bool:
-        if self.over:
-            return False
-        self._start(part, replica)
-        self._left -= 1
-        if not self._left:
-            self.all_begun.set()
-        return True
-
-    def refused(self, error: ApiError) -> None:
-        if not self.over:
-            self.over = True
-            self._fail(error)
