@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -41,6 +41,9 @@ POLL_SECONDS: Final = 2.0
 TROUBLED_POLL_SECONDS: Final = 5.0
 # No event tells when an obstacle goes away that lies in objects which are not watched, or a pod can be asked.
 UNTOLD_SECONDS: Final = 15.0
+# The nodes that a verdict of the scheduler was explained with may be those of FRESH_SECONDS before it, and it
+# tells the time in whole seconds: it is explained once more.
+_FRESH_VERDICT: Final = timedelta(seconds=FRESH_SECONDS + 1)
 
 # The number that autoscaling wants stands in the same status, and is not written here.
 _OURS: Final = ModelDeploymentStatus.model_fields.keys() - {"autoscaling"}
@@ -335,6 +338,10 @@ def _next_look(situation: Situation, observed: Observed, *, now: datetime) -> fl
     if observed.unsettled:
         return POLL_SECONDS if situation.cause is None else TROUBLED_POLL_SECONDS
     untold = situation.obstacle is not None or observed.unreported or observed.unprepared
+    if any(
+        pod.unschedulable_since and now - pod.unschedulable_since < _FRESH_VERDICT for pod in observed.pods
+    ):
+        return _FRESH_VERDICT.total_seconds()
     left = rollout.patience_left(observed.pods, now=now)
     if left is not None:
         return min(left + 0.5, UNTOLD_SECONDS)

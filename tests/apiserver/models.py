@@ -58,9 +58,17 @@ def settled(
         raise AssertionError(f"{error}: {status}") from None
 
 
-def because(api: Api, namespace: str, kind: str, reason: str, name: str = "m") -> str:
-    """The message of the condition `kind` once its reason is `reason`."""
-    body = settled(api, namespace, lambda b: condition(b, kind).get("reason") == reason, name)
-    message = condition(body, kind)["message"]
+def because(api: Api, namespace: str, kind: str, reason: str, words: str = "") -> str:
+    """The message of the condition `kind` once its reason is `reason` and it has these words.
+
+    The first message may be made from a list of nodes of a second ago, with those of the test before; the
+    operator soon looks again.
+    """
+
+    def told(body: Object) -> bool:
+        found = condition(body, kind)
+        return found.get("reason") == reason and words in found["message"]
+
+    message = condition(settled(api, namespace, told), kind)["message"]
     assert isinstance(message, str)
     return message

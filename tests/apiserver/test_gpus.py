@@ -74,8 +74,8 @@ def test_slices_are_chosen_by_their_own_memory(api: Api, namespace: str) -> None
     mig = "nvidia.com/mig-2g.20gb"
     with gpu_node(api, namespace, "slices", "A100-MIG-2g.20gb", 19968, resource=mig):
         on_gpu(api, namespace, resourceName=mig, minMemory="24G")
-        message = because(api, namespace, "Scheduled", "NoMatchingGpu")
-        assert "the largest (A100-MIG-2g.20gb) has 19.5 GiB, on 1 node" in message
+        words = "the largest (A100-MIG-2g.20gb) has 19.5 GiB, on 1 node"
+        because(api, namespace, "Scheduled", "NoMatchingGpu", words)
         on_gpu(api, namespace, resourceName=mig, minMemory="20G")
         assert placed(api, namespace) == "slices"
 
@@ -86,13 +86,13 @@ def test_memory_that_no_gpu_has_is_named_with_the_largest(api: Api, namespace: s
         for number in range(3):
             cluster.enter_context(gpu_node(api, namespace, f"t4-{number}", "Tesla-T4", 15360))
         on_gpu(api, namespace, minMemory="24G")
-        body = settled(api, namespace, lambda b: condition(b, "Scheduled").get("reason") == "NoMatchingGpu")
-        assert body["status"]["phase"] == "Pending"
-        wanted = (
+        words = (
             "no node has a GPU with 24G (spec.resources.gpu.minMemory);"
             " the largest (Tesla-T4) has 15.0 GiB, on 3 nodes (scheduler: 0/4 nodes are available: "
         )
-        assert body["status"]["message"].startswith(wanted)
+        message = because(api, namespace, "Scheduled", "NoMatchingGpu", words)
+        body = settled(api, namespace, lambda b: b["status"]["message"] == message)
+        assert body["status"]["phase"] == "Pending"
         events = eventually(
             "it is told",
             lambda: api.items(
@@ -111,17 +111,8 @@ def test_gpus_that_are_in_use_are_told_and_waited_for(api: Api, namespace: str) 
         on_gpu(api, namespace, "first")
         assert placed(api, namespace, "first") == "only"
         on_gpu(api, namespace)
-        # Nodes of the test before may be in the list that the first look took.
         words = f"no {GPU} is free: the only one is in use, on 1 node (scheduler: "
-        settled(
-            api,
-            namespace,
-            lambda b: (
-                condition(b, "Scheduled")["reason"] == "GpusInUse"
-                and condition(b, "Scheduled")["message"].startswith(words)
-            ),
-            seconds=40,
-        )
+        because(api, namespace, "Scheduled", "GpusInUse", words)
         api.merge(f"{model_path(namespace, 'first')}/scale", {"spec": {"replicas": 0}})
 
         fleet = Fleet(api, namespace, COMMIT)
@@ -135,8 +126,8 @@ def test_a_taint_in_the_way_is_named(api: Api, namespace: str) -> None:
         taint = {"key": GPU, "value": "present", "effect": "NoSchedule"}
         api.merge(f"/api/v1/nodes/tainted.{namespace}", {"spec": {"taints": [taint]}})
         on_gpu(api, namespace)
-        message = because(api, namespace, "Scheduled", "TaintNotTolerated")
-        assert "spec.scheduling.tolerations does not tolerate: nvidia.com/gpu=present:NoSchedule" in message
+        words = "spec.scheduling.tolerations does not tolerate: nvidia.com/gpu=present:NoSchedule"
+        because(api, namespace, "Scheduled", "TaintNotTolerated", words)
         on_gpu(api, namespace, scheduling={"tolerations": [{"key": GPU, "operator": "Exists"}]})
         assert placed(api, namespace) == "tainted"
 

@@ -280,6 +280,14 @@ async def test_the_nodes_are_read_once_for_many() -> None:
     assert api.reads == ["nodes"]
 
 
+@pytest.mark.parametrize(("age", "again"), [(0.5, 2), (4, 6.5), (60, None)])
+async def test_a_verdict_is_explained_with_nodes_that_are_newer(age: float, again: float | None) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=age)
+    waiting = await pod_at(since, scheduled=False, message="0/1 nodes are available.")
+    seconds = await look(Objects(resource(), pods=[waiting]))
+    assert seconds == (again and pytest.approx(again, abs=0.5))
+
+
 async def loading() -> Objects:
     """A model that took 4 GiB before, whose replica is on node n1 and loads."""
     pod = await pod_at(datetime.now(UTC), scheduled=True)
