@@ -6,14 +6,18 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
+
+import yaml
 
 from dev.cluster.access import Access
 
 Object = dict[str, Any]
 Answer = TypeVar("Answer")
 
+ROOT = Path(__file__).parents[2]
 RERANK = "/apis/rerank.dev/v1alpha1"
 
 
@@ -110,6 +114,23 @@ def eventually(what: str, look: Callable[[], Answer | None], *, seconds: float =
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}; last answer: {answer!r}")
         time.sleep(0.05)
+
+
+def with_crds(api: Api) -> Api:
+    """The same API server, once it serves our resources."""
+    for file in sorted((ROOT / "crds").glob("*.yaml")):
+        crd = yaml.safe_load(file.read_text())
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+        api.apply(path, crd)
+
+    def served() -> bool:
+        try:
+            return len(api.get(RERANK)["resources"]) == 6  # three kinds, two /status, one /scale
+        except Refused:
+            return False
+
+    eventually("the CRDs are served", served)
+    return api
 
 
 def catalog_entry(name: str, *, repo: str = "demo/word-overlap", **spec: Any) -> Object:

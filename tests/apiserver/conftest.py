@@ -6,33 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from dev.cluster.access import Access
-from tests.apiserver.api import RERANK, Api, Refused, catalog_entry, eventually
+from tests.apiserver.api import RERANK, Api, catalog_entry, eventually, with_crds
 from tests.apiserver.operator_process import AuditLog, Operator, install_rights
 
-ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def api(control_plane: Access) -> Api:
     """The API server with the CRDs."""
-    api = Api(control_plane)
-    for file in sorted((ROOT / "crds").glob("*.yaml")):
-        crd = yaml.safe_load(file.read_text())
-        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
-        api.apply(path, crd)
-
-    def served() -> bool:
-        try:
-            return len(api.get(RERANK)["resources"]) == 6  # three kinds, two /status, one /scale
-        except Refused:
-            return False
-
-    eventually("the CRDs are served", served)
-    return api
+    return with_crds(Api(control_plane))
 
 
 @pytest.fixture

@@ -1,17 +1,12 @@
 """What is asked of a cluster that has image volumes; test_models.py has one that has them not."""
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from dev.cluster import temporary
 from dev.cluster.access import Access
-from dev.cluster.binaries import binaries
-from dev.cluster.control_plane import ControlPlane
-from dev.cluster.locking import locked
-from dev.cluster.paths import Layout
-from dev.cluster.pytest_plugin import free_ports
 from tests.apiserver.api import Api
 from tests.rerank_operator.samples import built, model
 
@@ -21,24 +16,9 @@ VOLUME = {"reference": f"registry.example.com/models/bge-m3@sha256:{'0' * 64}", 
 @pytest.fixture(scope="module")
 def with_image_volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API server with the feature gate on, without our resources."""
-    with locked("build"):
-        programs = str(binaries())
-    layout = Layout(tmp_path_factory.mktemp("image-volumes"))
-    plane = ControlPlane(
-        layout,
-        programs,
-        "127.0.0.1",
-        free_ports(),
-        nodes=False,
-        dies_with_parent=True,
-        feature_gates="ImageVolume=true",
-    )
-    try:
-        plane.start()
+    folder = tmp_path_factory.mktemp("image-volumes")
+    with temporary.control_plane(folder, feature_gates="ImageVolume=true") as plane:
         yield Api(Access.to(plane))
-    finally:
-        plane.stop()
-        shutil.rmtree(layout.etcd)
 
 
 def test_replicas_mount_the_image(with_image_volumes: Api) -> None:

@@ -14,7 +14,7 @@ from dev.cluster.errors import ClusterError
 from dev.cluster.kubeconfig import kubeconfig, write_private
 from dev.cluster.node import corefile
 from dev.cluster.paths import Layout
-from dev.cluster.pytest_plugin import free_ports
+from dev.cluster.temporary import free_ports
 
 
 def openssl(*words: str | Path) -> str:
