@@ -104,7 +104,7 @@ class Api:
         self.request("DELETE", path, propagationPolicy=propagation)
 
 
-def eventually(what: str, look: Callable[[], Answer | None], *, seconds: float = 20) -> Answer:
+def eventually(what: str, look: Callable[[], Answer | None], *, seconds: float = 60) -> Answer:
     """The first true answer of `look`, asked until the deadline. Fails with `what` and the last answer."""
     deadline = time.monotonic() + seconds
     while True:

@@ -43,7 +43,7 @@ def condition(body: Object, kind: str) -> Object:
 
 
 def settled(
-    api: Api, namespace: str, accept: Callable[[Object], object], name: str = "m", *, seconds: float = 20
+    api: Api, namespace: str, accept: Callable[[Object], object], name: str = "m", *, seconds: float = 60
 ) -> Object:
     """The ModelDeployment once `accept` likes it."""
 
