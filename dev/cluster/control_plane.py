@@ -3,6 +3,7 @@
 import json
 import ssl
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dev.cluster import processes
@@ -86,10 +87,13 @@ class ControlPlane:
     def start(self) -> None:
         """Start what does not run yet and return when all of it is ready."""
         self.prepare()
-        started = [processes.ensure(self.layout, part) for part in self.components()]
+        started = [processes.ensure(self.layout, part) for part in self._servers()]
         if any(started):
             say("control plane", "starting")
-        wait_until("API server to be ready", Answers(self, "/readyz"), seconds=READY_SECONDS)
+        up = Answers(self, "/readyz", parts=[part.name for part in self._servers()])
+        wait_until("API server to be ready", up, seconds=READY_SECONDS)
+        # Only then: a controller manager ends when the API server is not healthy 20 s after its start.
+        started += [processes.ensure(self.layout, part) for part in self._controllers()]
         # Pods cannot be created before the controller manager has made the namespace's account.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         wait_until("default service account", Answers(self, account), seconds=READY_SECONDS)
@@ -101,9 +105,11 @@ class ControlPlane:
         for part in PARTS:
             processes.stop(self.layout, part)
 
-    def components(self) -> list[Component]:
-        """Return the processes, in the order in which they are started."""
-        return [self._etcd(), self._apiserver(), self._controller_manager(), self._scheduler()]
+    def _servers(self) -> list[Component]:
+        return [self._etcd(), self._apiserver()]
+
+    def _controllers(self) -> list[Component]:
+        return [self._controller_manager(), self._scheduler()]
 
     def _component(self, name: str, flags: dict[str, str]) -> Component:
         arguments = [f"{self.programs}/{name}", *(f"--{flag}={value}" for flag, value in flags.items())]
@@ -189,13 +195,14 @@ class ControlPlane:
 
 @dataclass(frozen=True)
 class Answers:
-    """The condition that the API server answers 200 on a path, while all its parts live."""
+    """The condition that the API server answers 200 on a path, while the parts of its control plane live."""
 
     plane: ControlPlane
     path: str
+    parts: Sequence[str] = PARTS
 
     def __call__(self) -> bool:
-        for part in PARTS:
+        for part in self.parts:
             processes.require(self.plane.layout, part)
         context = ssl.create_default_context(cafile=str(self.plane.authority.pair.certificate))
         client = self.plane.administrator
