@@ -281,12 +281,16 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             width=6,
         ),
         Panel(
-            "Duration and queue",
-            "99th percentile of a look, and how many resources wait for one.",
-            (
-                (quantile(0.99, "rerank_operator_reconcile_seconds", "kind", ""), "{{kind}}, seconds"),
-                ("max(rerank_operator_queue_length)", "waiting"),
-            ),
+            "Duration",
+            "99th percentile of a look at a resource.",
+            ((quantile(0.99, "rerank_operator_reconcile_seconds", "kind", ""), "{{kind}}"),),
+            unit="s",
+            width=6,
+        ),
+        Panel(
+            "Waiting",
+            "Resources that wait for a look. Not only for a moment: the operator is behind.",
+            (("max(rerank_operator_queue_length)", "resources"),),
             width=6,
         ),
         Panel(
@@ -296,13 +300,35 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             unit="ops",
             width=6,
         ),
+    ),
+    "Operator: what it hears": (
+        Panel(
+            "Event loop lag",
+            "99th percentile. What it is, everything that the operator does is late.",
+            ((quantile(0.99, "rerank_operator_loop_lag_seconds", "pod", ""), "{{pod}}"),),
+            unit="s",
+            width=6,
+        ),
+        Panel(
+            "Age of watches",
+            "Seconds since events could last arrive; up to 30 is usual. Over 90: they are refused.",
+            (("max by (watch) (rerank_operator_watch_age_seconds)", "{{watch}}"),),
+            unit="s",
+            width=6,
+        ),
+        Panel(
+            "Gateways",
+            "Heard by the operator, and silent: while one is, no model is scaled down.",
+            (
+                ("max(rerank_operator_gateways)", "heard"),
+                ("max(rerank_operator_gateways_silent)", "silent"),
+            ),
+            width=6,
+        ),
         Panel(
             "Usage",
-            "Gateways that the operator hears, and keys whose usage waits to be written to their status.",
-            (
-                ("max(rerank_operator_gateways)", "gateways"),
-                ("max(rerank_operator_usage_waiting)", "keys waiting"),
-            ),
+            "Keys whose usage waits to be written to their status.",
+            (("max(rerank_operator_usage_waiting)", "keys"),),
             width=6,
         ),
     ),

@@ -12,7 +12,9 @@ from typing import Any, Final
 import kopf
 
 from rerank_api import names
+from rerank_operator import cluster, watches
 from rerank_operator.catalog import Users
+from rerank_operator.login import Login
 from rerank_operator.queue import KeyedQueue
 
 Key = tuple[str, str, str]
@@ -21,7 +23,11 @@ Key = tuple[str, str, str]
 MODEL: Final = "ModelDeployment"
 API_KEY: Final = "APIKey"
 
-_CHILDREN: Final = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "pods"))
+_OURS: Final = (cluster.MODEL_DEPLOYMENT, cluster.API_KEY)
+_CHILDREN: Final = (cluster.DEPLOYMENT, cluster.SERVICE, cluster.POD)
+# Within the chart's terminationGracePeriodSeconds, usage and Lease included.
+STOP_SECONDS: Final = 25
+
 _CHILD_LABELS: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.MODEL_LABEL}"
 
 
@@ -33,20 +39,30 @@ class Backoffs:
             yield seconds * uniform(0.75, 1.25)  # noqa: S311  # spreads retries, guards nothing
 
 
+def watched(namespaces: tuple[str, ...], *, catalog_models: bool) -> dict[str, str]:
+    """What these handlers make kopf watch: the path of each watch, and what people call it."""
+    found = {
+        resource.path(namespace): f"{namespace}/{resource.plural}" if namespace else resource.plural
+        for namespace in namespaces or (None,)
+        for resource in (*_OURS, *_CHILDREN)
+    }
+    if catalog_models:
+        found[cluster.CATALOG_MODEL.path(None)] = cluster.CATALOG_MODEL.plural
+    return found
+
+
 def registry(
-    queue: KeyedQueue[Key], users: Users, *, in_cluster: bool, catalog_models: bool
+    queue: KeyedQueue[Key], users: Users, login: Login, *, catalog_models: bool
 ) -> kopf.OperatorRegistry:
     """All handlers. `users` tells which models an entry concerns, where `catalog_models` may be read."""
     found = kopf.OperatorRegistry()
-    kopf.on.login(registry=found)(
-        kopf.login_with_service_account if in_cluster else kopf.login_with_kubeconfig
-    )
+    kopf.on.login(registry=found)(login)
 
-    @kopf.on.event(names.GROUP, names.VERSION, "modeldeployments", registry=found)
+    @kopf.on.event(*_selector(cluster.MODEL_DEPLOYMENT), registry=found)
     async def on_model(namespace: str | None, name: str | None, **_: Any) -> None:
         queue.add((MODEL, namespace or "", name or ""))
 
-    @kopf.on.event(names.GROUP, names.VERSION, "apikeys", registry=found)
+    @kopf.on.event(*_selector(cluster.API_KEY), registry=found)
     async def on_api_key(namespace: str | None, name: str | None, **_: Any) -> None:
         queue.add((API_KEY, namespace or "", name or ""))
 
@@ -55,29 +71,34 @@ def registry(
             queue.add((MODEL, *model))
 
     if catalog_models:
-        kopf.on.event(names.GROUP, names.VERSION, "catalogmodels", registry=found)(on_catalog_model)
+        kopf.on.event(*_selector(cluster.CATALOG_MODEL), registry=found)(on_catalog_model)
 
     async def on_child(namespace: str | None, labels: Any, **_: Any) -> None:
         if names.MODEL_LABEL in labels:
             queue.add((MODEL, namespace or "", labels[names.MODEL_LABEL]))
 
-    for group, version, plural in _CHILDREN:
-        kopf.on.event(group, version, plural, registry=found)(on_child)
+    for resource in _CHILDREN:
+        kopf.on.event(*_selector(resource), registry=found)(on_child)
     return found
 
 
 def settings() -> kopf.OperatorSettings:
     """Settings of kopf: short timeouts, so that a dead watch is noticed; nothing written to any object."""
     found = kopf.OperatorSettings()
-    found.watching.server_timeout = 25
-    found.watching.client_timeout = 30
+    found.watching.server_timeout = watches.SERVER_SECONDS
+    found.watching.client_timeout = watches.WATCH_SECONDS
     found.networking.request_timeout = 15
     found.networking.connect_timeout = 5
     found.networking.error_backoffs = Backoffs()  # read anew for each request
-    found.process.ultimate_exiting_timeout = 30
+    found.process.ultimate_exiting_timeout = STOP_SECONDS
     found.posting.enabled = False
     found.scanning.disabled = True  # neither namespaces nor CRDs are watched: no right to list them is needed
     found.persistence.finalizer = f"{names.GROUP}/finalizer"
-    for group, version, plural in _CHILDREN:
-        found.watching.label_selectors[group, version, plural] = _CHILD_LABELS
+    for resource in _CHILDREN:
+        found.watching.label_selectors[*_selector(resource)] = _CHILD_LABELS
     return found
+
+
+def _selector(resource: cluster.Resource) -> tuple[str, str, str]:
+    group, _, version = resource.api_version.rpartition("/")
+    return group, version, resource.plural

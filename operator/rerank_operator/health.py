@@ -1,15 +1,41 @@
 """The operator's own port: /livez, /readyz, /metrics. Started by `main`."""
 
+import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from rerank_operator.model_metrics import ModelMetrics
+
+_LAG_INTERVAL_SECONDS: Final = 0.25
+_LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+# For answers that are on their way when the operator stops.
+_LAST_ANSWERS_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True, eq=False)  # a registry keeps collectors by identity
+class WatchAges(Collector):
+    """The age of each watch, read when scraped. None but on the leader, which watches."""
+
+    ages: Callable[[], dict[str, float]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "rerank_operator_watch_age_seconds",
+            "Seconds since events of a kind (in a namespace) could last arrive; up to 30 is usual.",
+            labels=("watch",),
+        )
+        for watch, seconds in self.ages().items():
+            family.add_metric((watch,), seconds)
+        yield family
 
 
 @dataclass(slots=True)
@@ -25,7 +51,9 @@ class Metrics:
     gateways: Gauge = field(init=False)
     silent_gateways: Gauge = field(init=False)
     usage_waiting: Gauge = field(init=False)
+    loop_lag: Histogram = field(init=False)
     models: ModelMetrics = field(default_factory=ModelMetrics)
+    watches: WatchAges = field(default_factory=WatchAges)
 
     def __post_init__(self) -> None:
         self.looks = Counter(
@@ -64,15 +92,37 @@ class Metrics:
             "APIKeys with usage that is not in their status yet.",
             registry=self.registry,
         )
+        self.loop_lag = Histogram(
+            "rerank_operator_loop_lag_seconds",
+            "How much later than asked the event loop woke a timer.",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
         self.registry.register(self.models)
+        self.registry.register(self.watches)
+
+    async def measure_loop_lag(self) -> None:
+        """Run for ever beside everything else."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_INTERVAL_SECONDS
+            await asyncio.sleep(_LAG_INTERVAL_SECONDS)
+            self.loop_lag.observe(max(0.0, loop.time() - due))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Health:
-    """The answers of the port. `unready` returns why the operator is not ready, "" when it is."""
+    """The answers of the port.
+
+    Attributes:
+        metrics: what is counted.
+        unready: why the operator is not ready, "" when it is.
+        fault: asked for what only another process can put right, "" while there is nothing.
+    """
 
     metrics: Metrics
-    unready: Callable[[], str]
+    unready: str = ""
+    fault: Callable[[], str] = str
 
     async def start(self, port: int) -> web.AppRunner:
         """Serve on `port` of all addresses. The caller cleans the runner up."""
@@ -84,21 +134,25 @@ class Health:
                 web.get("/metrics", self._metrics),
             ]
         )
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS_SECONDS)
         await runner.setup()
         await web.SockSite(runner, _listen(port)).start()
         return runner
 
     async def _livez(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        return _answer(self.fault())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        why = self.unready()
-        return web.Response(text=f"{why}\n", status=503) if why else web.Response(text="ok\n")
+        return _answer(self.unready)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def _answer(why: str) -> web.Response:
+    """To a probe: 503 with the reason, where there is one."""
+    return web.Response(text=f"{why}\n", status=503) if why else web.Response(text="ok\n")
 
 
 def _listen(port: int) -> socket.socket:

@@ -72,7 +72,9 @@ class LeaderLease:
         """Take or renew the Lease once. The time that counts is when the request left."""
         started = self.clock()
         try:
-            taken = await asyncio.wait_for(self._take(), timeout=RENEW_DEADLINE_SECONDS / 2)
+            # Not in a task of its own: kopf, when it stops, cancels every task that is younger than itself.
+            async with asyncio.timeout(RENEW_DEADLINE_SECONDS / 2):
+                taken = await self._take()
         except TimeoutError:
             taken = False
         except cluster.ApiError as error:

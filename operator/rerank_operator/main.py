@@ -14,7 +14,17 @@ import kopf
 import structlog
 
 from rerank_api import names
-from rerank_operator import backend_master, builtin_catalog, cluster, config, handlers, name_claims, workers
+from rerank_operator import (
+    backend_master,
+    builtin_catalog,
+    cluster,
+    config,
+    handlers,
+    login,
+    name_claims,
+    watches,
+    workers,
+)
 from rerank_operator.autoscaling import Autoscaled, Autoscaling
 from rerank_operator.catalog import BuiltIn, CatalogModels, Users
 from rerank_operator.claims import Claims
@@ -28,13 +38,17 @@ from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Poller
 from rerank_operator.queue import KeyedQueue
+from rerank_operator.resync import Resync
 from rerank_operator.usage_collector import Collector
 from rerank_operator.usage_ledger import Ledger
+from rerank_operator.watchdog import Watchdog
 
 DEFAULT_PORT: Final = 8081
 _START_RETRY_SECONDS: Final = 2.0
 # For what the gateways counted since it was last written. The next leader would find it too, only later.
 _LAST_USAGE_SECONDS: Final = 5.0
+# For looks to be given up. One that cannot be is left to the end of the process.
+_LAST_LOOKS_SECONDS: Final = 3.0
 
 _log = structlog.get_logger()
 
@@ -61,9 +75,7 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
     """The operator from its first request to its last. `entries` are the built-in ones of the catalog."""
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
     api = await cluster.Cluster.connect(in_cluster=in_cluster)
-    metrics = Metrics()
-    starting = ["waiting for the API server"]
-    health = Health(metrics=metrics, unready=lambda: starting[0])
+    health = Health(metrics=Metrics(), unready="waiting for the API server")
     lease = LeaderLease(
         api=api,
         namespace=settings.namespace,
@@ -71,32 +83,39 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
         identity=f"{settings.pod_name}_{uuid.uuid4()}",
     )
     api.may_write = lease.held
-    api.on_write = lambda what: metrics.writes.labels(what).inc()
+    api.on_write = lambda what: health.metrics.writes.labels(what).inc()
     # kopf replaces this when it starts; until then, as process 1 of a container, nobody else would listen.
     this = asyncio.current_task()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: this and this.cancel())
     runner = await health.start(port)
+    lag = asyncio.create_task(health.metrics.measure_loop_lag(), name="loop lag")
     poller = Poller()
     gateways = Gateways(settings.gateways_host, settings.gateways_port)
     try:
         await _until_served(api, catalog_models=settings.catalog_models)
-        starting[0] = ""  # a standby is ready too: it does what it is there for
+        health.unready = ""  # a standby is ready too: it does what it is there for
         await lease.acquire()
-        metrics.leading.set(1)
-        await _lead(
-            settings,
-            api,
-            lease,
-            poller,
-            metrics,
-            gateways=gateways,
-            entries=entries,
-            in_cluster=in_cluster,
-        )
+        health.metrics.leading.set(1)
+        keeper = asyncio.create_task(_keep(lease), name="lease")
+        keeper.add_done_callback(_must_not_end)
+        try:
+            await _lead(
+                settings,
+                api,
+                poller,
+                health,
+                gateways=gateways,
+                entries=entries,
+                in_cluster=in_cluster,
+            )
+        finally:
+            keeper.cancel()
+            await asyncio.wait([keeper])
     finally:
         await lease.release()
         await poller.close()
         await gateways.close()
+        lag.cancel()
         await runner.cleanup()
         await api.close()
 
@@ -104,18 +123,28 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
 async def _lead(
     settings: config.Settings,
     api: cluster.Cluster,
-    lease: LeaderLease,
     poller: Poller,
-    metrics: Metrics,
+    health: Health,
     *,
     gateways: Gateways,
     entries: list[cluster.Object],
     in_cluster: bool,
 ) -> None:
-    """What the leader does: until it is told to stop, or must."""
-    keeper = asyncio.create_task(_keep(lease), name="lease")
+    """What the leader does: until it is told to stop, or must.
+
+    Raises:
+        SystemExit: it ran and did not work; another process should.
+    """
+    metrics = health.metrics
     master = await backend_master.obtain(api, settings)
     queue: KeyedQueue[Key] = KeyedQueue()
+    metrics.waiting.set_function(queue.__len__)
+    watched = watches.Watches(
+        handlers.watched(settings.watch_namespaces, catalog_models=settings.catalog_models)
+    )
+    metrics.watches.ages = watched.ages
+    watchdog = Watchdog(watches=watched, queue=queue)
+    health.fault = watchdog.fault
     recorder = Recorder(api=api, instance=settings.pod_name)
     users = Users()
     autoscaled = Autoscaled()
@@ -156,23 +185,28 @@ async def _lead(
         ledger=Ledger(write_seconds=settings.usage_write_seconds),
         poll_seconds=settings.usage_poll_seconds,
     )
+    resync = Resync(api=api, queue=queue, namespaces=settings.watch_namespaces)
     reconcilers = {MODEL: models.reconcile, API_KEY: keys.reconcile}
-    tasks = [keeper]
-    tasks += [
-        asyncio.create_task(workers.work(queue, reconcilers, metrics), name=f"worker {number}")
+    tasks = [
+        asyncio.create_task(workers.work(queue, reconcilers, metrics, resync), name=f"worker {number}")
         for number in range(workers.WORKERS)
     ]
-    tasks.append(asyncio.create_task(workers.resync(api, queue, settings.watch_namespaces), name="resync"))
+    tasks.append(asyncio.create_task(resync.run(), name="resync"))
     if settings.catalog_models:
         tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
     tasks.append(asyncio.create_task(collector.run(), name="usage"))
     tasks.append(asyncio.create_task(autoscaling.run(), name="autoscaling"))
+    guard = asyncio.create_task(_stop_at_fault(watchdog), name="watchdog")
+    tasks.append(guard)
     for task in tasks:
         task.add_done_callback(_must_not_end)
     try:
         await kopf.operator(
             registry=handlers.registry(
-                queue, users, in_cluster=in_cluster, catalog_models=settings.catalog_models
+                queue,
+                users,
+                login.login(watched, in_cluster=in_cluster),
+                catalog_models=settings.catalog_models,
             ),
             settings=handlers.settings(),
             standalone=True,
@@ -180,14 +214,13 @@ async def _lead(
             namespaces=settings.watch_namespaces,
         )
     finally:
-        for task in tasks[1:]:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks[1:], return_exceptions=True)
+        await asyncio.wait(tasks, timeout=_LAST_LOOKS_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(collector.collect(everything=True), _LAST_USAGE_SECONDS)
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
+    if not guard.cancelled():
+        sys.exit(1)
 
 
 async def _keep(lease: LeaderLease) -> None:
@@ -195,6 +228,12 @@ async def _keep(lease: LeaderLease) -> None:
     await lease.keep()
     _log.error("the lease is lost")
     os._exit(1)
+
+
+async def _stop_at_fault(watchdog: Watchdog) -> None:
+    """Stop as if told to: usage is written and the Lease handed back, so that another one leads at once."""
+    _log.error("stopping, for another process to go on", fault=await watchdog.until_fault())
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _must_not_end(task: asyncio.Task[None]) -> None:

@@ -23,7 +23,7 @@ class KeyedQueue(Generic[Key]):
     def __init__(self) -> None:
         self._waiting: deque[Key] = deque()
         self._dirty: set[Key] = set()
-        self._working: set[Key] = set()
+        self._working: dict[Key, float] = {}  # since when
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._arrived = asyncio.Event()
@@ -71,15 +71,22 @@ class KeyedQueue(Generic[Key]):
             await self._arrived.wait()
         key = self._waiting.popleft()
         self._dirty.discard(key)
-        self._working.add(key)
+        self._working[key] = asyncio.get_running_loop().time()
         return key
 
     def done(self, key: Key) -> None:
         """The work on the key has ended, well or not."""
-        self._working.discard(key)
+        self._working.pop(key, None)
         if key in self._dirty:
             self._waiting.append(key)
             self._arrived.set()
+
+    def longest_at_work(self) -> tuple[Key | None, float]:
+        """The key that a worker has been at for longest, and for how many seconds."""
+        key = next(iter(self._working), None)
+        if key is None:
+            return None, 0.0
+        return key, asyncio.get_running_loop().time() - self._working[key]
 
     def _cancel_timer(self, key: Key) -> None:
         timer = self._timers.pop(key, None)

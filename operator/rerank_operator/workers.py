@@ -1,7 +1,6 @@
 """Takes keys from the queue and has them looked at. Started by `main` on the leader."""
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -9,27 +8,28 @@ from typing import Final
 import structlog
 
 from rerank_operator import cluster, lease
-from rerank_operator.handlers import API_KEY, MODEL, Key
+from rerank_operator.handlers import Key
 from rerank_operator.health import Metrics
 from rerank_operator.queue import KeyedQueue
+from rerank_operator.resync import Resync
 
 WORKERS: Final = 8
 # A model that waits for slow pods must not keep others waiting: the deadline of one look.
 LOOK_DEADLINE_SECONDS: Final = 60.0
 CONFLICT_SECONDS: Final = 0.2
-# Heals what a lost event left undone. Spread over the time, so that it is never a burst.
-RESYNC_SECONDS: Final = 600.0
 
 Reconcile = Callable[[str, str], Awaitable[float | None]]
 
 _log = structlog.get_logger()
 
 
-async def work(queue: KeyedQueue[Key], reconcilers: Mapping[str, Reconcile], metrics: Metrics) -> None:
+async def work(
+    queue: KeyedQueue[Key], reconcilers: Mapping[str, Reconcile], metrics: Metrics, resync: Resync
+) -> None:
     """One worker, for ever."""
     while True:
         key = await queue.take()
-        metrics.waiting.set(len(queue))
+        resync.looked.add(key)
         started = time.monotonic()
         try:
             result = await _look(queue, key, reconcilers[key[0]])
@@ -65,17 +65,3 @@ async def _look(queue: KeyedQueue[Key], key: Key, reconcile: Reconcile) -> str:
     if again is not None:
         queue.add_after(key, again)
     return "ok"
-
-
-async def resync(api: cluster.Cluster, queue: KeyedQueue[Key], namespaces: tuple[str, ...]) -> None:
-    """Have every resource looked at once in a while, for ever."""
-    while True:
-        await asyncio.sleep(RESYNC_SECONDS)
-        try:
-            for namespace in namespaces or (None,):
-                for kind, resource in ((MODEL, cluster.MODEL_DEPLOYMENT), (API_KEY, cluster.API_KEY)):
-                    async for item in api.pages(resource, namespace):
-                        key = (kind, item["metadata"]["namespace"], item["metadata"]["name"])
-                        queue.add_after(key, random.uniform(0, RESYNC_SECONDS / 2))  # noqa: S311  # spreads load
-        except cluster.ApiError as error:
-            _log.warning("the resync was cut short", error=str(error))

@@ -127,3 +127,20 @@ async def test_no_key_is_ever_at_two_workers(workers: int) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_the_longest_at_work() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    assert queue.longest_at_work() == (None, 0.0)
+    queue.add("a")
+    queue.add("b")
+    await queue.take()
+    await asyncio.sleep(0.02)
+    await queue.take()
+    key, seconds = queue.longest_at_work()
+    assert key == "a"
+    assert seconds >= 0.02
+    queue.done("a")
+    assert queue.longest_at_work()[0] == "b"
+    queue.done("b")
+    assert queue.longest_at_work() == (None, 0.0)

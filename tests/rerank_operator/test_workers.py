@@ -1,15 +1,15 @@
 """What becomes of a look: done, again later, again at once, or with growing patience."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from rerank_operator import lease, workers
-from rerank_operator.cluster import ApiError, Cluster, NotLeaderError, Object, Resource
-from rerank_operator.handlers import API_KEY, MODEL, Key
+from rerank_operator.cluster import ApiError, NotLeaderError
+from rerank_operator.handlers import MODEL, Key
 from rerank_operator.health import Metrics
 from rerank_operator.queue import KeyedQueue
+from rerank_operator.resync import Resync
 
 KEY: Key = (MODEL, "team", "minilm")
 
@@ -83,36 +83,12 @@ async def test_a_worker_goes_on_after_a_failure() -> None:
         done.set()
         return None
 
-    worker = asyncio.create_task(workers.work(queue, {MODEL: look}, Metrics()))
+    resync = Resync(api=None, queue=queue, namespaces=())  # type: ignore[arg-type]
+    worker = asyncio.create_task(workers.work(queue, {MODEL: look}, Metrics(), resync))
     queue.add((MODEL, "team", "broken"))
     queue.add((MODEL, "team", "sound"))
     await asyncio.wait_for(done.wait(), 2)
     assert looked == ["broken", "sound"]
+    assert resync.looked == {(MODEL, "team", "broken"), (MODEL, "team", "sound")}
     worker.cancel()
     await asyncio.gather(worker, return_exceptions=True)
-
-
-class Lists(Cluster):
-    """Knows one resource of each kind, and fails the first time."""
-
-    failures = 1
-
-    async def pages(
-        self, resource: Resource, namespace: str | None, *, labels: str = ""
-    ) -> AsyncIterator[Object]:
-        if self.failures:
-            self.failures -= 1
-            raise ApiError(0, "Unreachable", "")
-        yield {"metadata": {"namespace": namespace or "team", "name": resource.plural}}
-
-
-async def test_the_resync_has_everything_looked_at_and_survives_a_failure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(workers, "RESYNC_SECONDS", 0.01)
-    queue: KeyedQueue[Key] = KeyedQueue()
-    task = asyncio.create_task(workers.resync(Lists(api=None), queue, ()))  # type: ignore[arg-type]
-    found = {await asyncio.wait_for(queue.take(), 2) for _ in range(2)}
-    assert found == {(MODEL, "team", "modeldeployments"), (API_KEY, "team", "apikeys")}
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,211 @@
+"""Dead watches: kopf itself against a server whose watches of one kind fall silent, each in its own way."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kopf
+import pytest
+import yaml
+from aiohttp import web
+
+from rerank_operator import handlers
+from rerank_operator.catalog import Users
+from rerank_operator.handlers import Key
+from rerank_operator.login import login
+from rerank_operator.queue import KeyedQueue
+from rerank_operator.watches import DEAD_SECONDS, Watches
+from tests.rerank_gateway.harness import until
+
+KINDS = {
+    "/api/v1": {"services": "Service", "pods": "Pod", "namespaces": "Namespace"},
+    "/apis/apps/v1": {"deployments": "Deployment"},
+    "/apis/rerank.dev/v1alpha1": {
+        "modeldeployments": "ModelDeployment",
+        "apikeys": "APIKey",
+        "catalogmodels": "CatalogModel",
+    },
+}
+CLUSTER_WIDE = {"modeldeployments", "apikeys", "catalogmodels", "deployments", "services", "pods"}
+NAMESPACED = {f"{n}/{kind}" for n in ("a", "b") for kind in CLUSTER_WIDE - {"catalogmodels"}}
+WAIT_SECONDS = 60
+
+
+class Clock:
+    """A clock that only moves when told."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class ApiServer:
+    """Empty lists, and watches that end soon without an event, but for what `faults` says of a path."""
+
+    faults: dict[str, str] = field(default_factory=dict)
+    faulty: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        found = self._discovered(request.path)
+        if found is not None:
+            return web.json_response(found)
+        fault = self.faults.get(request.path, "")
+        self.faulty += bool(fault)
+        if fault == "refused":
+            return web.json_response({"kind": "Status", "code": 403, "message": "no"}, status=403)
+        if fault == "unanswered":
+            await self.over.wait()
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if fault == "talks":
+            bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "2"}}}
+            await response.write(json.dumps(bookmark).encode() + b"\n")
+        if fault in {"talks", "silent"}:
+            await self.over.wait()
+        await asyncio.sleep(0.02)
+        if fault == "cut":
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    def _discovered(self, path: str) -> Any:
+        if path == "/base/api":
+            return {"versions": ["v1"]}
+        if path == "/base/apis":
+            groups = [p.split("/")[2:] for p in KINDS if p != "/api/v1"]
+            return {
+                "groups": [
+                    {
+                        "name": name,
+                        "versions": [{"version": version}],
+                        "preferredVersion": {"version": version},
+                    }
+                    for name, version in groups
+                ]
+            }
+        kinds = KINDS.get(path.removeprefix("/base"))
+        return kinds and {
+            "resources": [
+                {
+                    "name": plural,
+                    "kind": kind,
+                    "singularName": "",
+                    "namespaced": plural not in {"namespaces", "catalogmodels"},
+                    "verbs": ["get", "list", "watch"],
+                }
+                for plural, kind in kinds.items()
+            ]
+        }
+
+
+@contextlib.asynccontextmanager
+async def watching(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, namespaces: tuple[str, ...], clock: Clock
+) -> AsyncIterator[tuple[ApiServer, Watches]]:
+    """Kopf, with our handlers and settings but for the times, on an API server of the test's own."""
+    server = ApiServer()
+    app = web.Application()
+    app.router.add_route("GET", "/{path:.*}", server.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{runner.addresses[0][1]}/base"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
+    watches = Watches(handlers.watched(namespaces, catalog_models=not namespaces), clock=clock)
+    settings = handlers.settings()
+    settings.watching.client_timeout = 0.3
+    settings.networking.request_timeout = 0.3
+    settings.networking.error_backoffs = [0.05] * 10_000
+    stop = asyncio.Event()
+    queue: KeyedQueue[Key] = KeyedQueue()
+    operator = asyncio.create_task(
+        kopf.operator(
+            registry=handlers.registry(
+                queue, Users(), login(watches, in_cluster=False), catalog_models=not namespaces
+            ),
+            settings=settings,
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=stop,
+        )
+    )
+    try:
+        yield server, watches
+    finally:
+        server.over.set()
+        stop.set()
+        await operator
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(("namespaces", "names"), [((), CLUSTER_WIDE), (("a", "b"), NAMESPACED)])
+async def test_every_watch_shows_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespaces: tuple[str, ...], names: set[str]
+) -> None:
+    clock = Clock()
+    async with watching(tmp_path, monkeypatch, namespaces, clock) as (_, watches):
+        assert watches.ages().keys() == names
+        for _ in range(3):  # it does so again and again: at first for its list, then for watches that end
+            clock.now += DEAD_SECONDS + 1
+            assert watches.dead(), "until it is heard again"
+            await until(lambda: not any(watches.ages().values()), seconds=WAIT_SECONDS)
+            assert watches.dead() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "dead", "current"),
+    [
+        ("unanswered", True, False),  # half-open: the request arrives, or not, and nothing comes back
+        ("silent", True, False),  # accepted, and then nothing, not even its end
+        ("refused", False, False),  # no other process would fare better
+        ("cut", False, True),  # kopf notices and goes on from where it was
+        ("talks", False, True),  # bookmarks or events come
+    ],
+)
+async def test_one_watch_falls_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, dead: bool, current: bool
+) -> None:
+    clock = Clock()
+    path = "/apis/rerank.dev/v1alpha1/apikeys"
+    async with watching(tmp_path, monkeypatch, (), clock) as (server, watches):
+        clock.now += 1
+        await until(lambda: not any(watches.ages().values()), seconds=WAIT_SECONDS)
+        server.faults[f"/base{path}"] = fault
+        await until(
+            lambda: server.faulty > 0, seconds=WAIT_SECONDS
+        )  # and so what was under way before has ended, well
+        clock.now += DEAD_SECONDS + 1
+        others = CLUSTER_WIDE - {"apikeys"}
+        await until(lambda: server.faulty > 3, seconds=WAIT_SECONDS)
+        await until(lambda: not any(watches.ages()[name] for name in others), seconds=WAIT_SECONDS)
+        if not dead:
+            await until(lambda: watches.dead() == [], seconds=WAIT_SECONDS)
+        assert watches.dead() == (["apikeys"] if dead else [])
+        if current:
+            await until(lambda: watches.ages()["apikeys"] < DEAD_SECONDS, seconds=WAIT_SECONDS)
+        assert (watches.ages()["apikeys"] < DEAD_SECONDS) == current
+
+
+async def test_a_kind_that_kopf_did_not_find_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(KINDS["/apis/apps/v1"], "deployments")
+    clock = Clock()
+    async with watching(tmp_path, monkeypatch, (), clock) as (_, watches):
+        clock.now += DEAD_SECONDS + 1
+        await until(lambda: watches.dead() == ["deployments"], seconds=WAIT_SECONDS)
