@@ -4,19 +4,31 @@ Pure. The operator builds pods from it and shows it in `status.effective`.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rerank_api.recipe import Dtype, OnOverflow, Recipe, ScoringMethod, VerificationMode
 from rerank_api.resource import StatusModel
 
+_BY_CLAIM: Final = ("resource_claim_template_name",)
+_BY_RESOURCE: Final = ("resource_name", "products", "min_memory")
+
 
 class EffectiveGpu(StatusModel):
-    """GPUs of one replica; `count` 0 means the CPU. Any product and memory will do where none is named."""
+    """GPUs of one replica; `count` 0 means the CPU. Any product and memory will do where none is named.
+
+    With a ResourceClaimTemplate, that decides: nothing is asked for by `resource_name`.
+    """
 
     count: int = 1
     resource_name: str = "nvidia.com/gpu"
     products: list[str] = []
     min_memory: str | None = None
+    resource_claim_template_name: str | None = None
+
+    @property
+    def claim_template(self) -> str | None:
+        """The ResourceClaimTemplate that a replica's GPU is claimed by, if it is and there is one."""
+        return self.resource_claim_template_name if self.count else None
 
 
 class EffectiveResources(StatusModel):
@@ -82,14 +94,28 @@ class Effective(StatusModel):
 def effective(own: Recipe, entry: Recipe | None = None) -> Effective:
     """What is in effect. Field by field `own` wins over `entry`, and `entry` over the defaults.
 
-    A list counts as one field: cases of one's own replace those of the entry.
+    A list counts as one field: cases of one's own replace those of the entry. A claim and an extended
+    resource are two ways to a GPU: whoever asks in one way sets aside what the entry asks in the other,
+    and that it is served on the CPU.
     """
     fields = set(Recipe.model_fields)
     layers = [recipe.model_dump(include=fields, exclude_none=True) for recipe in (entry, own) if recipe]
     merged: dict[str, Any] = {}
     for layer in layers:
+        _set_aside(merged, layer)
         merged = _over(merged, layer)
     return Effective.model_validate(merged)
+
+
+def _set_aside(below: Mapping[str, Any], above: Mapping[str, Any]) -> None:
+    """Take out of `below` what is against the GPU that `above` asks for: another way, or none at all."""
+    asked, gpu = (layer.get("resources", {}).get("gpu", {}) for layer in (above, below))
+    for way, other in ((_BY_CLAIM, _BY_RESOURCE), (_BY_RESOURCE, _BY_CLAIM)):
+        if any(asked.get(name) for name in way):
+            for name in other:
+                gpu.pop(name, None)
+            if gpu.get("count") == 0:
+                del gpu["count"]
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,12 +28,15 @@ class GpuResources(SpecModel):
         resource_name: of the extended resource that nodes offer.
         products: which GPUs will do, as GPU feature discovery names them; any, where there is none.
         min_memory: that the GPU must have.
+        resource_claim_template_name: of a ResourceClaimTemplate that every replica claims its GPU by, instead
+            of the three before.
     """
 
     count: Annotated[int, Field(ge=0, le=1)] | None = None
     resource_name: str | None = None
     products: list[str] | None = None
     min_memory: Quantity | None = None
+    resource_claim_template_name: str | None = None
 
 
 class Resources(SpecModel):

@@ -16,13 +16,15 @@ from rerank_api.model_deployment import Scheduling
 from rerank_operator.builders import placement
 from rerank_operator.causes import Cause
 from rerank_operator.nodes import Node, Taint
-from rerank_operator.pods import Pod
+from rerank_operator.pods import CLAIMED, Pod, claimed
 
 _GIB: Final = 2**30
 _MIB: Final = 2**20
 # vLLM's --gpu-memory-utilization by default.
 _UTILIZATION: Final = 0.92
 _OWN_RESOURCES: Final = {"cpu": "spec.resources.cpu", "memory": "spec.resources.memory"}
+# Of a claim the word before its name: see `claimed`.
+_OTHERS: Final = {"pods": "a place for a pod", CLAIMED: "a free device for the claim"}
 _NO_DISCOVERY: Final = "is NVIDIA GPU feature discovery installed?"
 
 
@@ -65,7 +67,24 @@ def _explain(pod: Pod, wishes: Wishes, nodes: Sequence[Node]) -> tuple[str, str]
         taints = ", ".join(sorted({str(taint) for node in right for taint in _closed(node, pod)}))
         said = "would do but for taints that spec.scheduling.tolerations does not tolerate"
         return "TaintNotTolerated", f"{_nodes(len(right))} {said}: {taints}"
+    template = gpu.claim_template
+    if template is not None and pod.short_of == {claimed(template)}:
+        return "NoDevice", _no_device(pod, template, right)
     return _no_room(pod, wishes.gpu, open_ones)
+
+
+def _no_device(pod: Pod, template: str, nodes: Sequence[Node]) -> str:
+    """Devices are not told by nodes, and which of them a claim would take the scheduler alone knows."""
+    message = (
+        f'no node has a free device as the ResourceClaimTemplate "{template}" asks for it: none is like that,'
+        " or all are in use (kubectl get resourceslices, resourceclaims -A)"
+    )
+    closed = [node for node in nodes if _closed(node, pod)]
+    if closed:
+        taints = ", ".join(sorted({str(taint) for node in closed for taint in _closed(node, pod)}))
+        untolerated = "left out for taints that spec.scheduling.tolerations does not tolerate"
+        message += f"; {_nodes(len(closed))} {untolerated}: {taints}"
+    return message
 
 
 def _no_room(pod: Pod, gpu: EffectiveGpu, nodes: Sequence[Node]) -> tuple[str, str] | None:
@@ -76,7 +95,8 @@ def _no_room(pod: Pod, gpu: EffectiveGpu, nodes: Sequence[Node]) -> tuple[str, s
         if asked > most:
             said = f"a replica asks for {_amount(resource, asked)} of {resource} ({_OWN_RESOURCES[resource]})"
             return "NodesTooSmall", f"{said}, and the largest node has {_amount(resource, most)}"
-    wants_gpu = gpu.count and gpu.resource_name in pod.short_of
+    template = gpu.claim_template
+    wants_gpu = gpu.count and (gpu.resource_name if template is None else claimed(template)) in pod.short_of
     if wants_gpu and pod.short_of == {gpu.resource_name}:
         total = int(sum(_offered(node, gpu.resource_name) for node in nodes))
         said = "the only one is" if total == 1 else f"all {total} are"
@@ -85,7 +105,7 @@ def _no_room(pod: Pod, gpu: EffectiveGpu, nodes: Sequence[Node]) -> tuple[str, s
         return None
     # One node may be short of this and another one of that: a free GPU may stand where no CPU is left.
     others = sorted(pod.short_of - _OWN_RESOURCES.keys())
-    short = ["a place for a pod" if resource == "pods" else f"a free {resource}" for resource in others]
+    short = [_OTHERS.get(resource.partition("/")[0], f"a free {resource}") for resource in others]
     short += [f"{_amount(resource, _asked_for(pod, resource))} of {resource}" for resource in own]
     fields = ", ".join(_OWN_RESOURCES[resource] for resource in own)
     return "NodesFull", f"no node has {' and '.join(short)} left" + (f" ({fields})" if fields else "")
@@ -94,7 +114,7 @@ def _no_room(pod: Pod, gpu: EffectiveGpu, nodes: Sequence[Node]) -> tuple[str, s
 def too_small(pods: Iterable[Pod], wishes: Wishes, nodes: Collection[Node], *, need: int | None) -> str:
     """A warning that a replica's GPU may not hold the model, or "". `need` in bytes, None if not known."""
     gpu = wishes.gpu
-    if need is None or not gpu.count:
+    if need is None or not gpu.count or gpu.claim_template is not None:
         return ""
     share = wishes.effective.engine.gpu_memory_utilization or _UTILIZATION
     by_name = {node.name: node for node in nodes}
@@ -112,7 +132,7 @@ def too_small(pods: Iterable[Pod], wishes: Wishes, nodes: Collection[Node], *, n
 
 
 def _is_right(node: Node, gpu: EffectiveGpu) -> bool:
-    if not gpu.count:
+    if not gpu.count or gpu.claim_template is not None:
         return True
     return _offered(node, gpu.resource_name) >= gpu.count and all(
         _meets(node.labels, requirement) for requirement in placement.requirements(gpu)

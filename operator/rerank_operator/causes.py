@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from rerank_operator.pods import FETCH, SERVE, Container, Ending, Pod
+from rerank_operator.pods import CLAIMING, FETCH, SERVE, Complaint, Container, Ending, Pod
 
 Stage = Literal["Scheduled", "Downloaded", "Serving", "ScoringVerified"]
 Step = Literal["Pending", "Downloading", "Starting", "Verifying", "Ready"]
@@ -53,6 +53,8 @@ _PULL_ERRORS: Final = tuple(
         (r"no space left", "the node's disk is full"),
     )
 )
+_MISSING_TEMPLATE: Final = re.compile(r'resourceclaimtemplate\S* "([^"]+)" not found')
+_MISSING_CLASS: Final = re.compile(r"device class (\S+) does not exist")
 _MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 # The kubelet's words: a container also waits for the images that it mounts.
 _PULLED_IMAGE: Final = re.compile(r'\bimage "([^"]+)"')
@@ -81,6 +83,8 @@ def judge(pod: Pod) -> Standing:
     """The standing of one pod that is neither being deleted nor finished."""
     if pod.ready:
         return Standing("Ready")
+    if pod.complaint is not None and pod.complaint.reason in CLAIMING:
+        return Standing("Pending", _no_claim(pod.complaint))
     if not pod.scheduled:
         return Standing("Pending", _unschedulable(pod.unschedulable) if pod.unschedulable else None)
     if pod.complaint is not None:
@@ -123,7 +127,26 @@ def _judge_serving(pod: Pod) -> Standing:
     return Standing("Starting", _container_cause(pod.serve, SERVE, "Serving"))
 
 
+def _no_claim(complaint: Complaint) -> Cause:
+    template = _MISSING_TEMPLATE.search(complaint.message)
+    if template:
+        text = (
+            f'there is no ResourceClaimTemplate "{template[1]}" in this namespace;'
+            " see spec.resources.gpu.resourceClaimTemplateName"
+        )
+        return Cause("Scheduled", "ResourceClaimTemplateNotFound", text)
+    text = f"no claim of a GPU can be made for a replica: {complaint.message}"
+    return Cause("Scheduled", "ResourceClaimRefused", text)
+
+
 def _unschedulable(message: str) -> Cause:
+    device_class = _MISSING_CLASS.search(message)
+    if device_class:
+        text = (
+            f'the ResourceClaimTemplate asks for the DeviceClass "{device_class[1]}", which does not exist'
+            " (kubectl get deviceclasses): is the DRA driver of the GPU's vendor installed?"
+        )
+        return Cause("Scheduled", "DeviceClassNotFound", f"{text} (scheduler: {message})")
     claim = _MISSING_CLAIM.search(message)
     if claim:
         return Cause(

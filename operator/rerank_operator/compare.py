@@ -19,6 +19,8 @@ _MERGE_KEYS: Final = {
     "volumes": "name",
     "volumeMounts": "mountPath",
     "conditions": "type",
+    "resourceClaims": "name",
+    "claims": "name",
 }
 # The same, but ours alone: an entry or a field too many is a difference.
 _OURS: Final = {"hashes": "keyId"}

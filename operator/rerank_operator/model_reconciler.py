@@ -31,7 +31,16 @@ from rerank_operator.events import Recorder, notices
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.name_claims import Place
 from rerank_operator.nodes import Node
-from rerank_operator.observe import FRESH_SECONDS, STALE_SECONDS, Nodes, Observed, Reports, commit_of, observe
+from rerank_operator.observe import (
+    FRESH_SECONDS,
+    STALE_SECONDS,
+    USUAL_CLAIMING,
+    Nodes,
+    Observed,
+    Reports,
+    commit_of,
+    observe,
+)
 from rerank_operator.plan import Plan, plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
 from rerank_operator.situation import Obstacle, Situation, assess, overdue, replica_failure
@@ -48,13 +57,22 @@ _FRESH_VERDICT: Final = timedelta(seconds=FRESH_SECONDS + 1)
 # The number that autoscaling wants stands in the same status, and is not written here.
 _OURS: Final = ModelDeploymentStatus.model_fields.keys() - {"autoscaling"}
 _STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus, only=_OURS)
-# The API server drops volumes that it does not know without a word: replicas would start without a model.
-_NO_IMAGE_VOLUMES: Final = Obstacle(
-    "ImageVolumesUnsupported",
-    "this cluster's API server does not know image volumes, which spec.model.image needs: turn on the feature"
-    " gate ImageVolume (Kubernetes 1.33 and 1.34), or upgrade to 1.35, or bring the model by"
-    " spec.model.huggingFace or spec.model.persistentVolumeClaim",
-)
+# The API server drops fields that it does not know without a word: replicas would start without a model, or
+# anywhere.
+_UNSUPPORTED: Final[Mapping[deployment.RecentField, Obstacle]] = {
+    "image volume": Obstacle(
+        "ImageVolumesUnsupported",
+        "this cluster's API server does not know image volumes, which spec.model.image needs: turn on the"
+        " feature gate ImageVolume (Kubernetes 1.33 and 1.34), or upgrade to 1.35, or bring the model by"
+        " spec.model.huggingFace or spec.model.persistentVolumeClaim",
+    ),
+    "resource claim": Obstacle(
+        "ResourceClaimsUnsupported",
+        "this cluster's API server does not know resource claims of pods, which"
+        " spec.resources.gpu.resourceClaimTemplateName needs: upgrade to Kubernetes 1.34 with the feature"
+        " gate DynamicResourceAllocation left on, or ask for the GPU by spec.resources.gpu.resourceName",
+    ),
+}
 _log = structlog.get_logger()
 
 
@@ -216,7 +234,8 @@ class ModelReconciler:
         coming = [pod for pod in observed.pods if pod.template == revision and not pod.ready]
         if any(pod.unschedulable for pod in coming):
             return await self.nodes.look(age=FRESH_SECONDS)
-        if wanted.need is None or not wanted.effective.resources.gpu.count:
+        gpu = wanted.effective.resources.gpu
+        if wanted.need is None or not gpu.count or gpu.claim_template is not None:
             return None
         placed = [pod.node for pod in coming if pod.node]
         return await self.nodes.look(age=STALE_SECONDS, among=placed) if placed else None
@@ -239,10 +258,11 @@ class ModelReconciler:
         for step in planned.steps:
             what = f"{step.intent['kind']} {step.intent['metadata']['name']}"
             try:
-                if deployment.mounts_image(step.intent):
+                if recent := deployment.recent_fields(step.intent):
                     rehearsed = await self.api.rehearse(step.intent, resource_version=step.resource_version)
-                    if not deployment.mounts_image(rehearsed):
-                        return _NO_IMAGE_VOLUMES
+                    dropped = min(recent - deployment.recent_fields(rehearsed), default=None)
+                    if dropped is not None:
+                        return _UNSUPPORTED[dropped]
                 await self.api.apply(step.intent, resource_version=step.resource_version)
             except cluster.ApiError as error:
                 # 500 is what a failing admission webhook makes of a request: a person has to know.
@@ -337,7 +357,11 @@ def _in_the_way(planned: Plan) -> Obstacle | None:
 def _next_look(situation: Situation, observed: Observed, *, now: datetime) -> float | None:
     if observed.unsettled:
         return POLL_SECONDS if situation.cause is None else TROUBLED_POLL_SECONDS
-    untold = situation.obstacle is not None or observed.unreported or observed.unprepared
+    if observed.unclaimed and situation.cause is None:
+        return USUAL_CLAIMING.total_seconds()
+    untold = (
+        situation.obstacle is not None or observed.unreported or observed.unprepared or observed.unclaimed
+    )
     if any(
         pod.unschedulable_since and now - pod.unschedulable_since < _FRESH_VERDICT for pod in observed.pods
     ):

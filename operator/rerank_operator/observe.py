@@ -27,6 +27,8 @@ CHILDREN: Final = (
 
 # Mounting volumes and setting up the network takes seconds.
 USUAL_PREPARATION: Final = timedelta(seconds=15)
+# A claim is made from its template in a fraction of that.
+USUAL_CLAIMING: Final = timedelta(seconds=2)
 
 # A crowd of replicas that wait asks for the nodes once. Not for longer: it is told when the scheduler finds
 # something else, and not when the nodes change after that.
@@ -53,6 +55,11 @@ class Observed:
     def unprepared(self) -> bool:
         """A node prepares a replica, and no event tells when it cannot."""
         return any(pod.unprepared_since is not None and pod.untouched for pod in self.pods)
+
+    @property
+    def unclaimed(self) -> bool:
+        """A replica waits for a claim of its own, and no event tells when it cannot get one."""
+        return any(pod.unclaimed_since is not None for pod in self.pods)
 
     @property
     def unreported(self) -> bool:
@@ -168,11 +175,18 @@ async def observe(
 
 
 async def _with_complaint(api: cluster.Cluster, namespace: str, pod: Pod, *, now: datetime) -> Pod:
-    """Volumes and network that fail are told by Events alone: look for one where it takes unusually long."""
-    since = pod.unprepared_since
-    if since is None or now - since < USUAL_PREPARATION or not pod.untouched:
+    """Claims, volumes and network that fail are told by Events alone: look for one where it takes unusually
+    long.
+    """
+    if pod.unclaimed_since is not None:
+        since, usual, about = pod.unclaimed_since, USUAL_CLAIMING, pods.CLAIMING
+    elif pod.unprepared_since is not None and pod.untouched:
+        since, usual, about = pod.unprepared_since, USUAL_PREPARATION, pods.PREPARING
+    else:
         return pod
-    return replace(pod, complaint=pods.complaint(await api.warnings(namespace, pod.uid)))
+    if now - since < usual:
+        return pod
+    return replace(pod, complaint=pods.complaint(await api.warnings(namespace, pod.uid), about=about))
 
 
 def commit_of(source: Source, observed: Observed, *, owner_uid: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -24,13 +24,29 @@ SOURCE_ANNOTATION = "rerank.dev/source"
 _SHORT_OF: Final = re.compile(r"Insufficient (\S+?)[,.]?(?:\s|$)")
 _TOO_MANY_PODS: Final = "Too many pods"
 # What the scheduler says of its try to make room, after what it says of the nodes: the same, only longer.
-_PREEMPTION: Final = re.compile(r"\s*(no new claims to deallocate, )?preemption: .*", re.DOTALL)
+_PREEMPTION: Final = re.compile(
+    r"\s*((no new claims to deallocate|still not schedulable), )?preemption: .*", re.DOTALL
+)
+# k8s.io/kubernetes/pkg/scheduler/framework/plugins/dynamicresources
+_NO_DEVICES: Final = "cannot allocate all claims"
+# Stands before the name of a ResourceClaimTemplate in a pod's requests: see `claimed`.
+CLAIMED: Final = "resourceclaimtemplate"
 # k8s.io/kubernetes/pkg/scheduler/framework/plugins/interpodaffinity
 _APART: Final = "didn't match pod anti-affinity rules"
 
+# Events of the resource claim controller about what precedes the scheduler, which does not look at a pod
+# that has no claim yet.
+CLAIMING: Final = frozenset({"FailedResourceClaimCreation"})
 # Events of the kubelet and of the attach/detach controller about what precedes the first container.
-_COMPLAINTS: Final = frozenset(
-    {"FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox", "NetworkNotReady"}
+PREPARING: Final = frozenset(
+    {
+        "FailedMount",
+        "FailedMapVolume",
+        "FailedAttachVolume",
+        "FailedPrepareDynamicResources",
+        "FailedCreatePodSandBox",
+        "NetworkNotReady",
+    }
 )
 
 _MESSAGE_LIMIT = 1024
@@ -91,7 +107,7 @@ class Claim:
     """What a pod asks the scheduler for.
 
     Attributes:
-        requests: amounts by resource; a pod is one of `pods`.
+        requests: amounts by resource; a pod is one of `pods`, and what is `claimed` is one.
         tolerations: as in its spec.
         placement: a digest of all that decides which nodes will do.
         apart: whether an anti-affinity that is about replicas of the model alone keeps them apart.
@@ -111,8 +127,9 @@ class Pod:
         unschedulable: the scheduler's words, while it finds no node.
         unschedulable_since: since when it finds none.
         nominated: whether room is being made for the pod on a node.
+        unclaimed_since: since when the pod waits for a claim to be made from a template, until it is.
         unprepared_since: since when its node prepares volumes and network for it, until it has.
-        complaint: what the node says is in the way of that.
+        complaint: what is in the way of that claim, or what the node says is in the way of those.
         ended: why the node ended the whole pod, as it says, if it did.
         report: what the pod says of itself, if it was asked and answered.
     """
@@ -130,6 +147,7 @@ class Pod:
     unschedulable_since: datetime | None = None
     nominated: bool = False
     claim: Claim = Claim()
+    unclaimed_since: datetime | None = None
     unprepared_since: datetime | None = None
     complaint: Complaint | None = None
     ended: Complaint | None = None
@@ -145,6 +163,8 @@ class Pod:
         found = set(_SHORT_OF.findall(words))
         if _TOO_MANY_PODS in words or (self.claim.apart and _APART in words):
             found.add("pods")
+        if _NO_DEVICES in words:
+            found |= {name for name in self.claim.requests if name.startswith(claimed(""))}
         return frozenset(found)
 
     @property
@@ -187,6 +207,7 @@ def read(body: Mapping[str, Any], *, report: Report | None = None) -> Pod:
         unschedulable_since=_time(scheduled) if unschedulable else None,
         nominated=bool(status.get("nominatedNodeName")),
         claim=_claim(body.get("spec", {})),
+        unclaimed_since=None if placed or unschedulable else _unclaimed_since(body),
         unprepared_since=_time(scheduled) if placed and not prepared else None,
         ended=_ended(status),
         ready=conditions.get("Ready", {}).get("status") == "True",
@@ -211,9 +232,14 @@ def is_replica(body: Mapping[str, Any], *, deployment: str) -> bool:
     )
 
 
-def complaint(events: Iterable[Mapping[str, Any]]) -> Complaint | None:
-    """The newest of the Events of a pod that tells why its node cannot prepare it."""
-    telling = [event for event in events if event.get("reason") in _COMPLAINTS]
+def claimed(template: str) -> str:
+    """What stands in a pod's requests for the device that it claims by a ResourceClaimTemplate."""
+    return f"{CLAIMED}/{template}"
+
+
+def complaint(events: Iterable[Mapping[str, Any]], *, about: Collection[str]) -> Complaint | None:
+    """The newest of the Events of a pod that tells why it does not come on, by one of these reasons."""
+    telling = [event for event in events if event.get("reason") in about]
     newest = max(telling, key=_told_at, default=None)
     return Complaint(newest["reason"], _cut(newest.get("note", ""))) if newest is not None else None
 
@@ -237,6 +263,14 @@ def _time(condition: Mapping[str, Any]) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
+def _unclaimed_since(body: Mapping[str, Any]) -> datetime | None:
+    wanted = {claim["name"] for claim in body.get("spec", {}).get("resourceClaims", ())}
+    made = {claim["name"] for claim in body.get("status", {}).get("resourceClaimStatuses", ())}
+    metadata = body["metadata"]
+    waits = wanted - made and "deletionTimestamp" not in metadata
+    return datetime.fromisoformat(metadata["creationTimestamp"]) if waits else None
+
+
 def _claim(spec: Mapping[str, Any]) -> Claim:
     """As the scheduler counts: the containers together, or a step before them that takes more."""
 
@@ -249,6 +283,8 @@ def _claim(spec: Mapping[str, Any]) -> Claim:
         for resource, amount in _sum([requests(container)]).items():
             together[resource] = max(together.get(resource, Decimal(0)), amount)
     together["pods"] = Decimal(1)
+    for claim in spec.get("resourceClaims", ()):
+        together[claimed(claim.get("resourceClaimTemplateName", ""))] = Decimal(1)
     return Claim(
         requests=together,
         tolerations=tuple(spec.get("tolerations", ())),

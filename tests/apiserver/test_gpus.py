@@ -36,7 +36,7 @@ def on_gpu(api: Api, namespace: str, name: str = "m", **gpu: Any) -> None:
     apply_model(api, namespace, name, resources=resources, scheduling=scheduling)
 
 
-def placed(api: Api, namespace: str, name: str = "m") -> str:
+def placed(api: Api, namespace: str, name: str = "m", *, seconds: float = 20) -> str:
     """The node that the one pod of a model got."""
 
     def look() -> str | None:
@@ -44,7 +44,7 @@ def placed(api: Api, namespace: str, name: str = "m") -> str:
         bound = [pod["spec"].get("nodeName") for pod in found if "deletionTimestamp" not in pod["metadata"]]
         return bound[0].partition(".")[0] if bound and bound[0] else None
 
-    return eventually(f"{name} has a node", look)
+    return eventually(f"{name} has a node", look, seconds=seconds)
 
 
 CHOICES: dict[str, Object] = {

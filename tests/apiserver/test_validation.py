@@ -86,6 +86,15 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
     ({f"{GPU}": {"count": 0, "minMemory": "24G"}}, "spec.resources.gpu.count 0 serves on the CPU"),
     ({f"{GPU}": {"count": 0, "products": ["a"]}}, "spec.resources.gpu.count 0 serves on the CPU"),
     ({f"{GPU}": {"resourceName": "amd.com/gpu", "minMemory": "1G"}}, "use spec.scheduling.nodeSelector"),
+    (
+        {f"{GPU}": {"count": 0, "resourceClaimTemplateName": "gpu-24g"}},
+        "spec.resources.gpu.count 0 serves on the CPU",
+    ),
+    *(
+        ({f"{GPU}": {"resourceClaimTemplateName": "gpu-24g", **wish}}, "the template alone chooses the GPU")
+        for wish in ({"resourceName": "nvidia.com/gpu"}, {"products": ["a"]}, {"minMemory": "24G"})
+    ),
+    ({f"{GPU}.resourceClaimTemplateName": "GPU 24G"}, "must be the name of a ResourceClaimTemplate"),
     ({f"{GPU}.minMemory": "24 GB"}, "minMemory must be a quantity above zero, for example 24G"),
     ({f"{GPU}.minMemory": 0}, "minMemory must be a quantity above zero, for example 24G"),
     ({f"{GPU}.products": ["NVIDIA L4"]}, "must be a value of the node label nvidia.com/gpu.product"),
@@ -273,6 +282,7 @@ VALID_MODELS: list[dict[str, Any]] = [
     {f"{GPU}": {"products": ["NVIDIA-A100-SXM4-80GB"], "minMemory": "24G"}},
     {f"{GPU}": {"resourceName": "nvidia.com/mig-1g.10gb", "minMemory": 10000000000}},
     {f"{GPU}": {"resourceName": "amd.com/gpu", "products": []}},
+    {f"{GPU}": {"count": 1, "resourceClaimTemplateName": "gpu-24g", "products": []}},
     {"spec.rollout": {"strategy": "Recreate", "progressDeadlineSeconds": 60}},
     {AFFINITY: on_nodes({"key": "a", "operator": "Gt", "values": ["5"]}, {"key": "b", "operator": "Exists"})},
     {AFFINITY: apart(topologyKey="kubernetes.io/hostname")},

@@ -74,5 +74,25 @@ def test_a_list_of_ones_own_replaces_that_of_the_entry(
     assert found.mode == "Report"
 
 
+CLAIM = {"resourceClaimTemplateName": "gpu-24g"}
+RESOURCE = {"resourceName": "nvidia.com/gpu.shared", "products": ["NVIDIA-L4"], "minMemory": "24G"}
+
+
+def gpu(own: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    layers = [Recipe.model_validate({"resources": {"gpu": fields}}) for fields in (own, entry)]
+    return effective(*layers).resources.gpu.model_dump(exclude_defaults=True, by_alias=True)
+
+
+def test_who_asks_for_a_gpu_in_one_way_sets_the_other_aside() -> None:
+    assert gpu(CLAIM, RESOURCE) == CLAIM
+    assert gpu(RESOURCE, CLAIM) == RESOURCE
+    assert gpu({"minMemory": "8G"}, CLAIM) == {"minMemory": "8G"}
+    assert gpu({"products": []}, CLAIM) == CLAIM
+    assert gpu({}, CLAIM) == CLAIM
+    assert gpu({"count": 0}, CLAIM) == {"count": 0, **CLAIM}
+    for wish in (CLAIM, RESOURCE):
+        assert gpu(wish, {"count": 0}) == wish, "an entry that is served on the CPU is no match for a wish"
+
+
 def test_nothing_said_is_the_defaults() -> None:
     assert effective(Recipe()) == effective(Recipe(), Recipe()) == Effective()

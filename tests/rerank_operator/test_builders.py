@@ -91,6 +91,10 @@ CASES: dict[str, dict[str, Any]] = {
         "resources": {"gpu": {"count": 1, "resourceName": "amd.com/gpu"}},
         "scoring": {"method": "CrossEncoder"},
     },
+    "claimed-gpu": {
+        "model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}},
+        "resources": {"gpu": {"resourceClaimTemplateName": "gpu-24g"}},
+    },
     "image": {
         "model": {"image": {"reference": IMAGE, "path": "models/bge/"}},
         "resources": {"gpu": {"count": 0}},
@@ -192,6 +196,7 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
         {"scheduling": {"topologySpreadConstraints": []}},
         {"resources": {"gpu": {"products": ["NVIDIA-L4"]}}},
         {"resources": {"gpu": {"minMemory": "24G"}}},
+        {"resources": {"gpu": {"resourceClaimTemplateName": "gpu-24g"}}},
         {"model": {"huggingFace": {"repo": "org/name", "file": "a.gguf"}}},
         {"engine": {"maxModelLen": 512}},
         {"engine": {"dtype": "float16"}},

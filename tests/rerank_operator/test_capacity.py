@@ -220,6 +220,30 @@ def test_a_gpu_is_not_called_in_use_where_something_else_is_short_too(
     assert told(wishes(), [L4, *T4], mixed) == ("NodesFull", message)
 
 
+CLAIM = "resourceclaimtemplate/gpu-24g"
+UNCLAIMED = "0/3 nodes are available: 3 cannot allocate all claims."
+
+
+def test_devices_that_none_can_be_claimed_of_are_told_apart_from_everything_else() -> None:
+    """Nodes do not tell what devices there are, and those that seem to have no GPU may have one."""
+    asked = wishes(resourceClaimTemplateName="gpu-24g")
+    message = (
+        'no node has a free device as the ResourceClaimTemplate "gpu-24g" asks for it: none is like that, or'
+        " all are in use (kubectl get resourceslices, resourceclaims -A)"
+    )
+    assert told(asked, [CPU], waiting(UNCLAIMED, **{CLAIM: 1})) == ("NoDevice", message)
+    tainted = node("n", gpus=0, taints=(TAINT,))
+    assert told(asked, [CPU, tainted], waiting(UNCLAIMED, **{CLAIM: 1}))[1] == (
+        f"{message}; 1 node left out for taints that spec.scheduling.tolerations does not tolerate:"
+        " nvidia.com/gpu=present:NoSchedule"
+    )
+    assert told(asked, [tainted], waiting("untolerated taint"))[0] == "TaintNotTolerated"
+    mixed = waiting(f"1 Insufficient cpu, {UNCLAIMED}", **{CLAIM: 1, "cpu": 8})
+    full = "no node has a free device for the claim and 8 of cpu left (spec.resources.cpu)"
+    assert told(asked, [CPU], mixed) == ("NodesFull", full)
+    assert too_small([pod(node="t4-0")], asked, T4, need=2**40) == "", "the label is about another GPU"
+
+
 def test_what_is_not_understood_is_left_to_the_scheduler() -> None:
     assert (
         explain(waiting("0/1 nodes are available: 1 node(s) had volume conflicts."), wishes(), [L4]) is None

@@ -231,8 +231,48 @@ def test_the_newest_complaint_of_a_node_counts() -> None:
         },
         {"reason": "FailedAttachVolume", "note": "in between", "eventTime": "2026-01-01T00:01:00.000000Z"},
     ]
-    assert pods.complaint(events) == Complaint("FailedMount", "told again")
-    assert pods.complaint([{"reason": "BackOff"}]) is None
+    assert pods.complaint(events, about=pods.PREPARING) == Complaint("FailedMount", "told again")
+    assert pods.complaint(events, about=pods.CLAIMING) is None
+    assert pods.complaint([{"reason": "BackOff"}], about=pods.PREPARING) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "message"),
+    [
+        (
+            (
+                'PodResourceClaim gpu: resource claim template "gpu-24g":'
+                ' resourceclaimtemplate.resource.k8s.io "gpu-24g" not found'
+            ),
+            "ResourceClaimTemplateNotFound",
+            (
+                'there is no ResourceClaimTemplate "gpu-24g" in this namespace;'
+                " see spec.resources.gpu.resourceClaimTemplateName"
+            ),
+        ),
+        (
+            "PodResourceClaim gpu: create ResourceClaim : resourceclaims is forbidden: exceeded quota: q",
+            "ResourceClaimRefused",
+            (
+                "no claim of a GPU can be made for a replica: PodResourceClaim gpu: create ResourceClaim :"
+                " resourceclaims is forbidden: exceeded quota: q"
+            ),
+        ),
+    ],
+)
+def test_a_claim_that_cannot_be_made_is_told(words: str, reason: str, message: str) -> None:
+    complaint = Complaint("FailedResourceClaimCreation", words)
+    standing = judge(pod(scheduled=False, complaint=complaint))
+    assert standing == Standing("Pending", Cause("Scheduled", reason, message))
+
+
+def test_a_class_of_devices_that_is_not_there_is_told() -> None:
+    said = "0/1 nodes are available: request gpu: device class gpu.nvidia.com does not exist."
+    cause = judge(pod(scheduled=False, unschedulable=said)).cause
+    assert cause is not None
+    assert cause.reason == "DeviceClassNotFound"
+    assert cause.message.startswith('the ResourceClaimTemplate asks for the DeviceClass "gpu.nvidia.com",')
+    assert cause.message.endswith(f"(scheduler: {said})")
 
 
 @pytest.mark.parametrize(
@@ -326,6 +366,30 @@ def test_what_a_pod_asks_the_scheduler_for() -> None:
     assert pods.read({**subject, "spec": {**subject["spec"], "nodeName": "n2"}}).claim == found.claim
 
 
+def claiming(**status: Any) -> Pod:
+    """A pod that claims a GPU, of a second past midnight."""
+    subject = body(**status)
+    subject["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimTemplateName": "gpu-24g"}]
+    subject["metadata"]["creationTimestamp"] = "2026-01-01T00:00:01Z"
+    return pods.read(subject)
+
+
+def test_what_is_claimed_is_asked_for_too() -> None:
+    assert claiming().claim.requests == {"resourceclaimtemplate/gpu-24g": 1, "pods": 1}
+    message = "0/2 nodes are available: 1 cannot allocate all claims, 1 Insufficient cpu."
+    waits = claiming(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
+    assert waits.short_of == {"resourceclaimtemplate/gpu-24g", "cpu"}
+
+
+def test_until_its_claim_is_made_a_pod_waits_for_that() -> None:
+    """The scheduler says nothing of it before."""
+    assert claiming().unclaimed_since == datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert claiming(resourceClaimStatuses=[{"name": "gpu", "resourceClaimName": "c"}]).unclaimed_since is None
+    assert pods.read(body()).unclaimed_since is None
+    seen = {"type": "PodScheduled", "status": "False", "message": "no"}
+    assert claiming(conditions=[seen]).unclaimed_since is None
+
+
 def test_the_mark_of_a_revision_is_no_other_placement() -> None:
     """The API server writes it into the selector of a constraint with matchLabelKeys (KEP-3243)."""
 
@@ -394,7 +458,7 @@ def test_since_when_a_pod_waits() -> None:
 def test_what_the_scheduler_says_is_quoted_as_far_as_it_helps() -> None:
     said = "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s)."
     more = " preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
-    for tail in ("", more, f" no new claims to deallocate,{more}"):
+    for tail in ("", more, f" no new claims to deallocate,{more}", f" still not schedulable,{more}"):
         condition = {"type": "PodScheduled", "status": "False", "message": said + tail}
         assert pods.read(body(conditions=[condition])).unschedulable == said
 

@@ -54,7 +54,7 @@ class Objects(Cluster):
         self.writes: list[str] = []
         self.applied: dict[str, Object] = {}
         self.status: Object = {}
-        self.drops_image_volumes = False
+        self.is_old = False
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         found = self.objects.get(resource.kind)
@@ -88,10 +88,11 @@ class Objects(Cluster):
         return intent
 
     async def rehearse(self, intent: Object, *, resource_version: str | None) -> Object:
-        if self.drops_image_volumes:
+        if self.is_old:
             intent = deepcopy(intent)
-            volumes = intent["spec"]["template"]["spec"]["volumes"]
-            volumes[:] = [volume for volume in volumes if "image" not in volume]
+            spec = intent["spec"]["template"]["spec"]
+            spec["volumes"] = [volume for volume in spec["volumes"] if "image" not in volume]
+            spec.pop("resourceClaims", None)
         return intent
 
     async def apply_status(
@@ -480,10 +481,19 @@ async def test_an_image_volume_is_applied_where_the_cluster_keeps_it() -> None:
     assert volumes[0]["image"]["reference"] == IN_IMAGE["model"]["image"]["reference"]
 
 
-async def test_a_deployment_whose_image_volume_would_be_dropped_is_not_applied() -> None:
-    api = Objects(resource(**IN_IMAGE))
-    api.drops_image_volumes = True
+CLAIMING = {"resources": {"gpu": {"resourceClaimTemplateName": "gpu-24g"}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [(IN_IMAGE, "ImageVolumesUnsupported"), (CLAIMING, "ResourceClaimsUnsupported")],
+)
+async def test_a_deployment_of_which_the_cluster_would_drop_a_part_is_not_applied(
+    spec: Object, reason: str
+) -> None:
+    api = Objects(resource(**spec))
+    api.is_old = True
     assert await look(api) == UNTOLD_SECONDS
     assert "Deployment" not in api.applied
     [ready] = [c for c in api.status["conditions"] if c["type"] == "Ready"]
-    assert ready["reason"] == "ImageVolumesUnsupported"
+    assert ready["reason"] == reason

@@ -93,6 +93,16 @@ def test_only_what_there_is_too_little_of_has_to_fit() -> None:
     assert auto(old(), waiting(f"1 Insufficient memory, 1 Insufficient {GPU}.", claim=larger)) == SURGE
 
 
+def test_a_claimed_gpu_makes_room_for_one_that_is_claimed_alike() -> None:
+    """What a claim of another template would take nobody can know."""
+    words = "0/1 nodes are available: 1 cannot allocate all claims."
+    mine = Claim({"resourceclaimtemplate/a": Decimal(1)}, placement="p")
+    other = Claim({"resourceclaimtemplate/b": Decimal(1)}, placement="p")
+    assert auto(old(claim=mine), waiting(words, claim=mine)) == ONE_BY_ONE
+    assert auto(old(claim=other), waiting(words, claim=mine)) == SURGE
+    assert auto(old(), waiting(words, claim=mine)) == SURGE
+
+
 def test_old_ones_that_do_not_serve_keep_nothing_waiting() -> None:
     assert auto(old(ready=False)) == ONE_BY_ONE
     assert auto(old(ready=False), old("ready")) == SURGE

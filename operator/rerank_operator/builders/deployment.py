@@ -1,6 +1,7 @@
 """Deployment: the replicas of a model."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rerank_api import names
 from rerank_api.effective import Effective, EffectiveResources
@@ -11,12 +12,15 @@ from rerank_operator.builders.placement import placement
 from rerank_operator.builders.source import Source
 from rerank_operator.pods import FETCH, SERVE, SOURCE_ANNOTATION, TEMPLATE_ANNOTATION
 
+RecentField = Literal["image volume", "resource claim"]
+
 USER = 65532  # the images' own user
 
 # preStop waits up to 120 s for requests in flight, then vLLM gets time to end (runtime: drain).
 GRACE_SECONDS = 150
 
 _STORE = "/weights"
+_GPU_CLAIM = "gpu"
 _REQUESTED_CORES = {"containerName": SERVE, "resource": "requests.cpu"}
 
 
@@ -52,10 +56,15 @@ def deployment(model: ModelDeployment, *, template: Object, strategy: Object) ->
     }
 
 
-def mounts_image(child: Object) -> bool:
-    """Whether a child, as wanted or as the API server has it, has pods that mount an image."""
-    template = child.get("spec", {}).get("template", {})
-    return any("image" in volume for volume in template.get("spec", {}).get("volumes", ()))
+def recent_fields(child: Object) -> frozenset[RecentField]:
+    """What the pods of a child, as wanted or as the API server has it, have that old API servers drop."""
+    spec = child.get("spec", {}).get("template", {}).get("spec", {})
+    found: set[RecentField] = set()
+    if any("image" in volume for volume in spec.get("volumes", ())):
+        found.add("image volume")
+    if spec.get("resourceClaims"):
+        found.add("resource claim")
+    return frozenset(found)
 
 
 def pod_template(
@@ -91,6 +100,9 @@ def _template(
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
     }
+    claim_template = effective.resources.gpu.claim_template
+    if claim_template is not None:
+        spec["resourceClaims"] = [{"name": _GPU_CLAIM, "resourceClaimTemplateName": claim_template}]
     if source.repo is not None:
         spec["initContainers"] = [_fetch(model, effective=effective, source=source, settings=settings)]
     spec |= placement(model, effective.resources.gpu)
@@ -223,9 +235,12 @@ def _probe(path: str, *, period: int, failures: int) -> Object:
 
 def _resources(resources: EffectiveResources, *, gpu: bool) -> Object:
     limits = {"memory": resources.memory}
-    if gpu and resources.gpu.count:
+    asked: Object = {"requests": {"cpu": resources.cpu, "memory": resources.memory}, "limits": limits}
+    if gpu and resources.gpu.claim_template is not None:
+        asked["claims"] = [{"name": _GPU_CLAIM}]
+    elif gpu and resources.gpu.count:
         limits[resources.gpu.resource_name] = str(resources.gpu.count)
-    return {"requests": {"cpu": resources.cpu, "memory": resources.memory}, "limits": limits}
+    return asked
 
 
 def _hardened() -> Object:

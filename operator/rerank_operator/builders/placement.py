@@ -42,7 +42,7 @@ def placement(model: ModelDeployment, gpu: EffectiveGpu) -> Object:
 
 def requirements(gpu: EffectiveGpu) -> list[Object]:
     """What a node's labels must say of its GPUs."""
-    if not gpu.count:
+    if not gpu.count or gpu.claim_template is not None:
         return []
     found: list[Object] = []
     if gpu.products:
