@@ -1,8 +1,9 @@
 """What the tests against a real API server share."""
 
+import asyncio
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,24 @@ def built_in(api: Api, operator: Operator, tmp_path: Path) -> Iterator[Operator]
     del operator.environment["RERANK_CATALOG_DIR"]
     if operator.process is not None:
         operator.stop()
+
+
+def _is_open(transport: asyncio.Transport) -> bool:
+    return bool(transport.get_extra_info("socket").fileno() != -1)
+
+
+@pytest.fixture
+async def connections_end() -> AsyncIterator[None]:
+    """The test is over when its connections are.
+
+    The end of TLS waits for the other side's word; a loop that is gone before leaves a socket that warns when
+    it is collected, in whichever test runs then.
+    """
+    yield
+    transports = vars(asyncio.get_running_loop())["_transports"]
+    async with asyncio.timeout(30):
+        while any(_is_open(transport) for transport in list(transports.values())):  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

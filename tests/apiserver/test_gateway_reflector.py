@@ -21,6 +21,8 @@ from tests.apiserver.api import RERANK, Api, Object
 from tests.rerank_gateway import fault_proxy
 from tests.rerank_gateway.fault_proxy import FaultProxy
 
+pytestmark = pytest.mark.usefixtures("connections_end")
+
 _RIGHTS = [
     {
         "apiGroups": ["rerank.dev"],

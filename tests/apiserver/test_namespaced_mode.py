@@ -65,6 +65,7 @@ def release(control_plane: Access, api: Api, namespace: str, tmp_path: Path) -> 
     operator.stop()
 
 
+@pytest.mark.usefixtures("connections_end")
 async def test_models_and_keys_work_and_nothing_is_refused(
     api: Api, control_plane: Access, release: Release
 ) -> None:

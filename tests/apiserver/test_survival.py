@@ -337,13 +337,18 @@ def asked_for(audit: AuditLog, verb: str, resource: str) -> bool:
 def test_every_right_is_used_and_none_is_missing(
     api: Api, namespace: str, built_in: Operator, audit: AuditLog
 ) -> None:
-    """The RBAC of the plain install against what the tests before this one made the operator ask for."""
+    """The RBAC of the plain install against what this test makes the operator ask for."""
     built_in.start()
     listed = model("listed", model={"catalog": "built-in-a"}, replicas=0)
     api.apply(models_path(namespace, "listed"), listed)
     small = {"gpu": {"count": 0}, "cpu": "100m", "memory": "1Gi"}
     api.apply(models_path(namespace, "m"), model("m", resources=small))
-    api.apply(keys_path(namespace, "k"), key("k"))
+    for name in ("first", "second"):  # the Secret moves, so the old one is deleted
+        api.apply(keys_path(namespace, "k"), {**key("k"), "spec": {"secret": {"name": name}}})
+        secret = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+        eventually("the key is minted", lambda: api.find(secret))  # noqa: B023
+    # A replica that finds no node is explained with the nodes that there are.
+    eventually("it asks for nodes", lambda: asked_for(audit, "list", "nodes"))
     with node(api, "n-rights"):
         # Nobody prepares the replica there, so the operator looks for an Event that says why.
         eventually("it asks for events", lambda: asked_for(audit, "list", "events"), seconds=60)
