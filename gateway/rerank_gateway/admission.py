@@ -18,6 +18,10 @@ from rerank_gateway.shares import CONCURRENCY, Others, RefusedError, Shares
 
 _REQUEST: Final[Prices] = (1, 0, 0, 1)
 _BUSY_RETRY_SECONDS: Final = 1
+_HEADERS: Final = [
+    tuple(f"x-ratelimit-{what}-{unit}".encode("ascii") for what in ("limit", "remaining", "reset"))
+    for unit in UNITS
+]
 _MAX_DIGITS: Final = 18
 
 
@@ -72,15 +76,14 @@ class Admission:
 
     def settle(self, of: "Reservation", slot: int, reserved: Amount, real: Amount) -> None:
         """Count what was consumed instead of what was reserved."""
+        if real == reserved:
+            return
         now = self._clock()
-        more, less = (
-            Amount(*(max(0, after - before) for before, after in zip(a, b, strict=True)))
-            for a, b in ((reserved, real), (real, reserved))
-        )
-        if any(more):
-            self._consumption.take(of.name, more, now)
-        if any(less):
-            self._consumption.give_back(of.name, slot, less, now)
+        grown = [after - before for before, after in zip(reserved, real, strict=True)]
+        if max(grown) > 0:
+            self._consumption.take(of.name, Amount(*[max(0, more) for more in grown]), now)
+        if min(grown) < 0:
+            self._consumption.give_back(of.name, slot, Amount(*[max(0, -more) for more in grown]), now)
 
     # What the client is told
 
@@ -88,16 +91,16 @@ class Admission:
         """`x-ratelimit-*` by the minute, named as OpenAI's. Reset: seconds until all of it is back."""
         now = self._clock()
         known = self._consumption.consumed(of.name, now)
-        newest = self._consumption.newest(of.name)
+        reset = max(0, self._consumption.newest(of.name) + SLOTS - int(now))
         found: list[tuple[bytes, bytes]] = []
-        for unit, limit in enumerate(of.limits.per_minute):
+        for (of_limit, of_rest, of_reset), limit, used in zip(
+            _HEADERS, of.limits.per_minute, known, strict=True
+        ):
             if limit is not None:
-                name = UNITS[unit].encode("ascii")
-                reset = max(0, newest + SLOTS - int(now)) if known[unit] else 0
                 found += (
-                    (b"x-ratelimit-limit-" + name, b"%d" % limit),
-                    (b"x-ratelimit-remaining-" + name, b"%d" % max(0, limit - known[unit])),
-                    (b"x-ratelimit-reset-" + name, b"%ds" % reset),
+                    (of_limit, b"%d" % limit),
+                    (of_rest, b"%d" % max(0, limit - used)),
+                    (of_reset, b"%ds" % (reset if used else 0)),
                 )
         return tuple(found)
 

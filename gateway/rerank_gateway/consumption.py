@@ -89,6 +89,15 @@ class _Own(_Window):
     sequence: int = 0
     changed: dict[int, int] = field(default_factory=dict)
 
+    def grow(self, counts: Counts, amount: Amount, *, taken: bool) -> None:
+        """Add to the counts of one of the slots: what was `taken`, or what was given back."""
+        start, sign = (0, 1) if taken else (_UNITS, -1)
+        for unit, more in enumerate(amount):
+            if more:
+                counts[start + unit] += more
+                self.consumed[unit] += sign * more
+                self.total[unit] += sign * more
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -124,15 +133,10 @@ class Consumption:
         slot = int(now)
         own = self._change(key, slot)
         counts = own.slots.get(slot)
-        grown = (
-            [*amount, 0, 0, 0]
-            if counts is None
-            else [
-                *(count + more for count, more in zip(counts, amount, strict=False)),
-                *counts[_UNITS:],
-            ]
-        )
-        own.merge(slot, grown)
+        if counts is None:
+            counts = own.slots[slot] = [0] * (2 * _UNITS)
+            own.newest = max(own.newest, slot)
+        own.grow(counts, amount, taken=True)
         own.changed[slot] = own.sequence
         return slot
 
@@ -141,8 +145,7 @@ class Consumption:
         own = self._change(key, int(now))
         counts = own.slots.get(slot)
         if counts is not None:
-            back = (count + more for count, more in zip(counts[_UNITS:], amount, strict=True))
-            own.merge(slot, [*counts[:_UNITS], *back])
+            own.grow(counts, amount, taken=False)
             own.changed[slot] = own.sequence
 
     def enter(self, key: str, now: float) -> None:
@@ -174,10 +177,13 @@ class Consumption:
             self._advanced[key] = slot
             for window in self._windows(key):
                 window.advance(slot)
-        return Amount(*self._total(key))
+        return Amount._make(self._total(key))
 
     def _total(self, key: str) -> list[int]:
-        return self._totals.setdefault(key, [0] * _UNITS)
+        total = self._totals.get(key)
+        if total is None:
+            total = self._totals[key] = [0] * _UNITS
+        return total
 
     def consumed_by(self, replica: str, key: str, now: float) -> Amount:
         """By one of the others."""
@@ -196,18 +202,20 @@ class Consumption:
 
     def newest(self, key: str) -> int:
         """The last slot in which anything was consumed; 0 for none."""
-        return max((window.newest for window in self._windows(key)), default=0)
+        return max([window.newest for window in self._windows(key)], default=0)
 
     def in_flight(self, key: str) -> tuple[int, int]:
         """Requests in flight here, and at the other replicas."""
         own = self._own.get(key)
-        elsewhere = sum(present.in_flight for _, present in self._elsewhere(key))
+        elsewhere = sum([present.in_flight for _, present in self._elsewhere(key)])
         return own.in_flight if own else 0, elsewhere
 
     def held(self, key: str) -> Prices:
         """What the other replicas hold."""
-        held = [present.held for _, present in self._elsewhere(key)]
-        requests, documents, tokens, places = map(sum, zip(NOTHING, *held, strict=True))
+        held = [present.held for _, present in self._elsewhere(key) if present.held != NOTHING]
+        if not held:
+            return NOTHING
+        requests, documents, tokens, places = map(sum, zip(*held, strict=True))
         return requests, documents, tokens, places
 
     def is_first(self, key: str) -> bool:
@@ -215,11 +223,8 @@ class Consumption:
         names = [replica for replica, present in self._elsewhere(key) if present.held != NOTHING]
         return self.replica < min(names, default="\uffff")
 
-    def _elsewhere(self, key: str) -> Iterator[tuple[str, Present]]:
-        for replica, keys in self._present.items():
-            present = keys.get(key)
-            if present is not None:
-                yield replica, present
+    def _elsewhere(self, key: str) -> list[tuple[str, Present]]:
+        return [(replica, keys[key]) for replica, keys in self._present.items() if key in keys]
 
     def _windows(self, key: str) -> Iterator[_Window]:
         own = self._own.get(key)

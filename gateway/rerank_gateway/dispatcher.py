@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from rerank_gateway import balancer, errors, rerank_answer, rerank_request, split
+from rerank_gateway import balancer, errors, part_size, rerank_answer, rerank_request, split
 from rerank_gateway.backend import BackendAnswer, InvalidAnswerError, UnreachableError
 from rerank_gateway.balancer import Replica
 from rerank_gateway.config import Settings
@@ -19,6 +19,7 @@ from rerank_gateway.errors import ApiError
 from rerank_gateway.estimate import Estimator
 from rerank_gateway.fair_queue import Entry, FairQueue
 from rerank_gateway.metrics import Metrics
+from rerank_gateway.part_size import Most
 from rerank_gateway.queue_limits import QueueLimits
 from rerank_gateway.records import Address, ObjectId
 from rerank_gateway.rerank_answer import Ranking
@@ -68,7 +69,7 @@ class Dispatcher:
         self._replicas = replicas
         self._call = call
         self._limits = QueueLimits(settings.max_queued_documents, settings.max_queue_seconds)
-        self._window = _WINDOW_PARTS * settings.part_tokens
+        self._step_tokens = settings.part_tokens
         self._timeout = settings.request_timeout_seconds
         self._budget = RetryBudget()
         self._metrics = metrics.of_model(model)
@@ -80,6 +81,10 @@ class Dispatcher:
         return sum(replica.tokens_in_flight for replica in self._replicas())
 
     # What the scheduler wants
+
+    def most(self, tokens: int) -> Most:
+        """What a part of a request of so many tokens may hold."""
+        return part_size.of(tokens, len(self._replicas()), self._steps(), self._step_tokens)
 
     async def ask(self, errand: Errand, part: Part) -> Ranking:
         """Have one part scored.
@@ -224,13 +229,17 @@ class Dispatcher:
 
     def _free(self, errand: Errand, part: Part) -> Replica | None:
         replicas = balancer.usable(self._replicas(), time.monotonic())
-        free = [replica for replica in replicas if replica.has_room(part.tokens, self._window)]
+        window = _WINDOW_PARTS * self._steps() * self._step_tokens
+        free = [replica for replica in replicas if replica.has_room(part.tokens, window)]
         return balancer.choose(free, self._rng, errand.preference)
 
     def _release(self, replica: Replica, part: Part) -> None:
         replica.let_go(part.tokens)
         if self.queue:
             self.pump()
+
+    def _steps(self) -> int:
+        return part_size.steps_at_once(self.throughput.of_one, self._step_tokens)
 
     def _rate(self) -> float | None:
         """Tokens a second of all replicas that can be asked."""

@@ -138,7 +138,8 @@ class Scheduler:
         errand.ratio, costs = estimate
         if model.prefix_caching:
             errand.preference = Preference(request.query, self._settings.part_tokens)
-        tokens, most = sum(costs), self._settings.part_tokens
+        tokens = sum(costs)
+        most = dispatcher.most(tokens)
         if model.listwise or (not model.cache_scores and split.is_whole(request.documents, tokens, most)):
             return await dispatcher.ask(errand, Part(request, tokens, ()))
         wanted = split.places(request.documents)

@@ -12,11 +12,9 @@ from typing import Final
 
 from rerank_gateway import errors, rerank_answer
 from rerank_gateway.errors import ApiError
+from rerank_gateway.part_size import Most
 from rerank_gateway.rerank_answer import MAX_TOLD, Ranking, Truncated
 from rerank_gateway.rerank_request import RerankRequest
-
-# More fill no step better, and who waits behind a part waits for all of it.
-MAX_DOCUMENTS: Final = 32
 
 _DOCUMENT: Final = re.compile(r"documents\[(\d{1,9})\]")
 
@@ -34,12 +32,12 @@ class Part:
         return len(self.request.documents)
 
 
-def is_whole(documents: Sequence[str], tokens: int, max_tokens: int) -> bool:
+def is_whole(documents: Sequence[str], tokens: int, most: Most) -> bool:
     """Whether a request of so many estimated tokens is one part and has no text twice."""
     count = len(documents)
     if count == 1:
         return True
-    return count <= MAX_DOCUMENTS and tokens <= max_tokens and len(set(documents)) == count
+    return count <= most.documents and tokens <= most.tokens and len(set(documents)) == count
 
 
 def places(documents: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -52,20 +50,20 @@ def places(documents: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def parts(
-    request: RerankRequest, costs: Sequence[int], wanted: Mapping[str, tuple[int, ...]], max_tokens: int
+    request: RerankRequest, costs: Sequence[int], wanted: Mapping[str, tuple[int, ...]], most: Most
 ) -> list[Part]:
-    """Parts of about equal length, each within `MAX_DOCUMENTS` and, but for a single text, `max_tokens`.
+    """Parts of about equal length, each within `most`.
 
     Args:
         request: the client's.
         costs: estimated tokens of each of its documents.
         wanted: what `places` found, or a part of it: the texts that are to be scored.
-        max_tokens: of a part.
+        most: of a part.
     """
     texts, where = list(wanted), list(wanted.values())
     sizes = [costs[stands[0]] for stands in where]
-    least = max(-(-len(texts) // MAX_DOCUMENTS), -(-sum(sizes) // max_tokens), 1)
-    most = -(-len(texts) // least)
+    least = max(-(-len(texts) // most.documents), -(-sum(sizes) // most.tokens), 1)
+    length = -(-len(texts) // least)
     found: list[Part] = []
     start = tokens = 0
 
@@ -74,7 +72,7 @@ def parts(
         found.append(Part(part, tokens, where[start:end]))
 
     for place, size in enumerate(sizes):
-        if place > start and (place - start == most or tokens + size > max_tokens):
+        if place > start and (place - start == length or tokens + size > most.tokens):
             close(place)
             start, tokens = place, 0
         tokens += size

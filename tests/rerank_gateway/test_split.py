@@ -10,6 +10,7 @@ from rerank_gateway import rerank_answer, split
 from rerank_gateway.backend import BackendAnswer
 from rerank_gateway.errors import ApiError
 from rerank_gateway.estimate import Estimator
+from rerank_gateway.part_size import STEP_DOCUMENTS, Most
 from rerank_gateway.rerank_answer import Ranking
 from rerank_gateway.rerank_request import RerankRequest, backend_body
 from rerank_gateway.split import Part
@@ -50,7 +51,7 @@ def asked(engine: FakeEngine, request: RerankRequest) -> Ranking:
 def test_split_and_merged_equals_unsplit(request: RerankRequest, most: int, query_once: bool) -> None:
     engine = FakeEngine(max_model_len=8, query_once=query_once)
     costs = Estimator().pairs(request.query, request.documents)
-    parts = split.parts(request, costs, split.places(request.documents), most)
+    parts = split.parts(request, costs, split.places(request.documents), Most(most))
     merged = split.merge(request, [(part, asked(engine, part.request)) for part in parts])
     whole = asked(engine, request)
     assert merged.scores == whole.scores
@@ -89,9 +90,9 @@ def test_any_partition_in_any_order_is_merged_right(data: st.DataObject, request
 def test_parts_hold_each_text_once_and_are_as_large_as_told(documents: list[str], most: int) -> None:
     request = RerankRequest("q", documents, 3, 7)
     costs = Estimator().pairs("q", documents)
-    parts = split.parts(request, costs, split.places(documents), most)
+    parts = split.parts(request, costs, split.places(documents), Most(most))
     for part in parts:
-        assert 1 <= part.documents <= split.MAX_DOCUMENTS
+        assert 1 <= part.documents <= STEP_DOCUMENTS
         assert part.tokens <= most or part.documents == 1
         assert (part.request.query, part.request.top_n, part.request.max_tokens_per_doc) == ("q", None, 7)
         for text, places in zip(part.request.documents, part.places, strict=True):
@@ -102,7 +103,9 @@ def test_parts_hold_each_text_once_and_are_as_large_as_told(documents: list[str]
 
 def test_parts_are_about_equally_long() -> None:
     documents = [str(number) for number in range(33)]
-    parts = split.parts(RerankRequest("q", documents, None, None), [1] * 33, split.places(documents), 8192)
+    parts = split.parts(
+        RerankRequest("q", documents, None, None), [1] * 33, split.places(documents), Most(8192)
+    )
     assert [part.documents for part in parts] == [17, 16]
 
 
@@ -118,7 +121,7 @@ def test_parts_are_about_equally_long() -> None:
     ],
 )
 def test_what_goes_whole(documents: list[str], tokens: int, whole: bool) -> None:
-    assert split.is_whole(documents, tokens, 100) is whole
+    assert split.is_whole(documents, tokens, Most(100)) is whole
 
 
 def test_a_refusal_names_the_document_as_the_client_does() -> None:
