@@ -24,6 +24,9 @@ _APPLY: Final = "application/apply-patch+yaml"
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _DRY_RUN: Final = "dryRun"
 _PAGE: Final = 500
+_UNREADABLE: Final = "Unreadable"
+# No object ever has it: an apply that asks for it makes a new object, and is refused where there is one.
+_OF_NO_OBJECT: Final = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,21 @@ class ApiError(Exception):
         return self.status == 409
 
     @property
+    def outdated(self) -> bool:
+        """The object is not as it was when the request was planned: look again."""
+        return self.conflict and "FieldManagerConflict" not in self.causes
+
+    @property
+    def missing(self) -> bool:
+        """There is no such object, as the API server itself says: a proxy's page for 404 says nothing."""
+        return self.status == 404 and self.reason == "NotFound"
+
+    @property
+    def away(self) -> bool:
+        """It is about the API server, or the way to it, and not about the request."""
+        return self.status in {0, 429} or self.status >= 500 or self.reason == _UNREADABLE
+
+    @property
     def ending(self) -> bool:
         """The namespace is being deleted: nothing can be made in it any more, and nothing need be."""
         return "NamespaceTerminating" in self.causes
@@ -96,7 +114,7 @@ class ApiError(Exception):
     @property
     def refused(self) -> bool:
         """The request itself is not acceptable: the same again is of no use until something changes."""
-        return self.status in {400, 403, 413, 422} and not self.ending
+        return self.status in {400, 403, 413, 422} and not self.ending and self.reason != _UNREADABLE
 
 
 class NotLeaderError(Exception):
@@ -138,7 +156,7 @@ class Cluster:
         try:
             return await self._request("GET", resource.path(namespace, name))
         except ApiError as error:
-            if error.status == 404:
+            if error.missing:
                 return None
             raise
 
@@ -180,8 +198,7 @@ class Cluster:
         """Server-side apply of a child, or of a catalog entry.
 
         With `resource_version` the object must be the one that the plan was made from, and fields that
-        others set are taken over. Without, the object is expected to be new: nothing of anybody's is
-        taken over, an existing object with other content is a conflict.
+        others set are taken over. Without, there must be none yet: one that is there is a conflict.
         """
         resource, path, body, query = _application(intent, resource_version)
         return await self._write("PATCH", resource, path, body=body, query=query, content_type=_APPLY)
@@ -203,13 +220,23 @@ class Cluster:
         query["dryRun"] = "All"
         return await self._request("PATCH", path, body=body, query=query, content_type=_APPLY)
 
-    async def apply_secret(self, intent: Object, *, field_manager: str, dry_run: bool = False) -> str:
-        """Server-side apply of a Secret without ever receiving one: the answer is its metadata alone.
+    async def apply_secret(
+        self, intent: Object, *, field_manager: str, resource_version: str | None, dry_run: bool = False
+    ) -> Object:
+        """Server-side apply of a Secret without ever receiving one.
+
+        Args:
+            intent: the Secret.
+            field_manager: whose fields of it these are.
+            resource_version: which Secret it has to be; "" where there must be none yet, None for any.
+            dry_run: whether nothing is to be changed.
 
         Returns:
-            The Secret's uid. Of a `dry_run`, which changes nothing: one of its own where there is no Secret.
+            The Secret's metadata. Of a dry run that would make one it has no resourceVersion.
         """
         metadata = intent["metadata"]
+        if resource_version is not None:
+            intent = _fenced(intent, resource_version or None)
         query = {"fieldManager": field_manager, "force": "false"}
         done = await self._write(
             "PATCH",
@@ -220,24 +247,24 @@ class Cluster:
             content_type=_APPLY,
             accept=_METADATA_ONLY,
         )
-        return str(done["metadata"]["uid"])
+        found: Object = done["metadata"]
+        return found
 
-    async def delete_secret(self, namespace: str, name: str, *, uid: str) -> None:
-        """Delete a Secret, if it is there and still that one."""
+    async def delete_secret(
+        self, namespace: str, name: str, *, uid: str, resource_version: str | None
+    ) -> None:
+        """Delete a Secret, if it is still that one; with `resource_version` also as it was then."""
+        preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
         try:
             await self._write(
                 "DELETE",
                 SECRET,
                 SECRET.path(namespace, name),
-                body={
-                    "apiVersion": "v1",
-                    "kind": "DeleteOptions",
-                    "preconditions": {"uid": uid},
-                },
+                body={"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions},
                 accept=_METADATA_ONLY,
             )
         except ApiError as error:
-            if error.status != 404 and not error.conflict:
+            if not (error.missing or (error.conflict and resource_version is None)):
                 raise
 
     async def create_secret(self, secret: Object) -> bool:
@@ -257,25 +284,34 @@ class Cluster:
         return True
 
     async def apply_status(
-        self, resource: Resource, live: Object, status: Object, *, field_manager: str = names.FIELD_MANAGER
+        self,
+        resource: Resource,
+        live: Object,
+        status: Object,
+        *,
+        field_manager: str = names.FIELD_MANAGER,
     ) -> Object:
         """Server-side apply of a status onto exactly the object observed (uid and resourceVersion)."""
-        metadata = live["metadata"]
-        body = {
-            "apiVersion": resource.api_version,
-            "kind": resource.kind,
-            "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
-            "status": status,
-        }
         return await self._write(
             "PATCH",
             resource,
-            resource.path(metadata["namespace"], metadata["name"], "status"),
-            body=body,
+            resource.path(live["metadata"]["namespace"], live["metadata"]["name"], "status"),
+            body=_exactly(resource, live) | {"status": status},
             query={"fieldManager": field_manager, "force": "true"},
             content_type=_APPLY,
             part=field_manager.removeprefix(names.FIELD_MANAGER),
         )
+
+    async def confirm(self, resource: Resource, live: Object) -> None:
+        """Return if the object still is exactly the one observed. Nothing is stored.
+
+        Raises:
+            ApiError: it is not (a conflict), or that could not be asked.
+        """
+        path = resource.path(live["metadata"]["namespace"], live["metadata"]["name"], "status")
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true", _DRY_RUN: "All"}
+        body = _exactly(resource, live)
+        await self._request("PATCH", path, body=body, query=query, content_type=_APPLY)
 
     async def create_event(self, event: Object) -> None:
         """Post an Event."""
@@ -351,10 +387,21 @@ def _application(
     """Resource, path, body and query of a server-side apply."""
     resource = _BY_KIND[intent["apiVersion"], intent["kind"]]
     metadata = intent["metadata"]
-    if resource_version is not None:
-        intent = {**intent, "metadata": {**metadata, "resourceVersion": resource_version}}
     query = {"fieldManager": names.FIELD_MANAGER, "force": str(resource_version is not None).lower()}
-    return resource, resource.path(metadata.get("namespace"), metadata["name"]), intent, query
+    path = resource.path(metadata.get("namespace"), metadata["name"])
+    return resource, path, _fenced(intent, resource_version), query
+
+
+def _exactly(resource: Resource, live: Object) -> Object:
+    """The beginning of an apply onto the object observed and no other."""
+    metadata = {key: live["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+
+
+def _fenced(intent: Object, resource_version: str | None) -> Object:
+    """The intent for exactly the object with this version; None where there must be no object."""
+    version = resource_version or _OF_NO_OBJECT
+    return {**intent, "metadata": {**intent["metadata"], "resourceVersion": version}}
 
 
 def _decode(status: int, data: bytes, what: str) -> Object:
@@ -364,7 +411,7 @@ def _decode(status: int, data: bytes, what: str) -> Object:
         body = None
     if not isinstance(body, dict):
         raise ApiError(
-            status if status >= 400 else 0, "Unreadable", f"{what}: the answer is not a JSON object"
+            status if status >= 400 else 0, _UNREADABLE, f"{what}: the answer is not a JSON object"
         )
     if status >= 400:
         causes = (body.get("details") or {}).get("causes") or ()

@@ -163,42 +163,46 @@ class _Look:
         anywhere, the next look makes another and overwrites its own Secret.
         """
         minted = keys.mint()
-        intent = secret.api_key_secret(self.key, text=minted.text)
-        try:
-            if cause != "First":
-                await self._apply(intent, dry_run=True)
-                if not await self._announce(cause, minted):
-                    return
-            uid = await self._apply(intent)
-        except cluster.ApiError as error:
-            self.trouble = _refusal(self.key, error)
-            if self.trouble is None:
-                raise
+        uid = await self._write(cause, minted)
+        if uid is None:
             return
         if key_lifecycle.is_renamed(self.key):  # also where the version was raised in the same edit
-            await self.remove_secret()
+            await self._remove()
         self.written = Written(cause=cause, minted=minted, secret_uid=uid, at=self.now)
         self.notices.append(_news(self.key, cause))
 
     async def remove_secret(self) -> None:
         """Remove the Secret that the status names, if it is still that one."""
-        name, uid = self.key.status.secret_name, self.key.status.secret_uid
-        if name is None or uid is None:
-            return
-        await self.api.delete_secret(self.key.metadata.namespace, name, uid=uid)
-        self.removed = True
-        self.notices.append(Notice("Normal", "SecretRemoved", f'the Secret "{name}" was removed'))
+        # What the status says may have been overtaken, and then the Secret holds a newer key.
+        await self.api.confirm(cluster.API_KEY, self.live)
+        await self._remove()
 
     async def secret_is_lost(self) -> bool:
         """Whether the Secret is there no more. Asked by a write that is only tried: that reads no Secret."""
-        try:
-            uid = await self._apply(secret.api_key_secret(self.key, text=None), dry_run=True)
-        except cluster.ApiError as error:
-            self.trouble = _refusal(self.key, error)
-            if self.trouble is None:
-                raise
-            return False
-        return uid != self.key.status.secret_uid
+        there = await self._apply(secret.api_key_secret(self.key, text=None), dry_run=True)
+        return there is not None and there["uid"] != self.key.status.secret_uid
+
+    async def _write(self, cause: Cause, minted: keys.MintedKey) -> str | None:
+        """The uid of the Secret that holds the key now; None where it could not be handed out.
+
+        Nothing in a Secret is overwritten but what stood there when the status was the newest: a request may
+        arrive late, when another look has handed out another key.
+        """
+        intent = secret.api_key_secret(self.key, text=minted.text)
+        if cause == "First":
+            try:
+                made = await self._apply(intent, resource_version="")
+            except cluster.ApiError as error:
+                if not error.outdated:
+                    raise
+                # There is a Secret: of a look that was cut off, or of somebody else.
+            else:
+                return str(made["uid"]) if made else None
+        there = await self._apply(intent, dry_run=True)
+        if there is None or not await self._announce(cause, minted):
+            return None
+        written = await self._apply(intent, resource_version=there.get("resourceVersion", ""))
+        return str(written["uid"]) if written else None
 
     async def _announce(self, cause: Cause, minted: keys.MintedKey) -> bool:
         hashes = key_lifecycle.announced(self.key, cause, minted, self.now)
@@ -209,9 +213,47 @@ class _Look:
         self.live = await self.api.apply_status(cluster.API_KEY, self.live, announced)
         return True
 
-    async def _apply(self, intent: cluster.Object, *, dry_run: bool = False) -> str:
+    async def _apply(
+        self, intent: cluster.Object, *, resource_version: str | None = None, dry_run: bool = False
+    ) -> cluster.Object | None:
+        """The metadata of the Secret; None where it is refused, which becomes the look's trouble."""
+        try:
+            return await self.api.apply_secret(
+                intent,
+                field_manager=names.secret_field_manager(self.key.metadata.name),
+                resource_version=resource_version,
+                dry_run=dry_run,
+            )
+        except cluster.ApiError as error:
+            self.trouble = _refusal(self.key, error)
+            if self.trouble is None:
+                raise
+            return None
+
+    async def _remove(self) -> None:
+        name, uid = self.key.status.secret_name, self.key.status.secret_uid
+        if name is None or uid is None:
+            return
+        await self.api.delete_secret(
+            self.key.metadata.namespace, name, uid=uid, resource_version=await self._version(name, uid)
+        )
+        self.removed = True
+        self.notices.append(Notice("Normal", "SecretRemoved", f'the Secret "{name}" was removed'))
+
+    async def _version(self, name: str, uid: str) -> str | None:
+        """The version of a Secret of ours as it is now; None where it is not, or nobody may change it."""
+        intent = secret.api_key_secret(self.key, text=None)
+        intent = {**intent, "metadata": {**intent["metadata"], "name": name}}
         manager = names.secret_field_manager(self.key.metadata.name)
-        return await self.api.apply_secret(intent, field_manager=manager, dry_run=dry_run)
+        try:
+            there = await self.api.apply_secret(
+                intent, field_manager=manager, resource_version=None, dry_run=True
+            )
+        except cluster.ApiError as error:
+            if not (error.conflict or error.refused):
+                raise
+            return None
+        return there.get("resourceVersion") if there["uid"] == uid else None
 
 
 def known_hashes(
@@ -268,7 +310,7 @@ def _too_many(cause: Cause) -> Verdict:
 
 def _refusal(key: APIKey, error: cluster.ApiError) -> Verdict | None:
     """Why no Secret could be written, where trying again at once is of no use."""
-    if not (error.conflict or error.refused):
+    if error.outdated or not (error.conflict or error.refused):
         return None
     reason, message = "SecretRefused", f"the Secret was refused: {error.message}"
     if error.conflict or error.status == 422:

@@ -51,11 +51,13 @@ class KeyedQueue(Generic[Key]):
         self._cancel_timer(key)
         self._timers[key] = loop.call_later(seconds, self.add, key)
 
-    def retry(self, key: Key) -> float:
+    def retry(
+        self, key: Key, *, first: float = FIRST_RETRY_SECONDS, longest: float = LONGEST_RETRY_SECONDS
+    ) -> float:
         """Have the key looked at again after a failure; the delay, which it returns, doubles each time."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16))
+        delay = min(longest, first * 2.0 ** min(failures, 16))
         delay *= random.uniform(0.75, 1.0)  # noqa: S311  # spreads retries, guards nothing
         self.add_after(key, delay)
         return delay

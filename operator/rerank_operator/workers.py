@@ -17,6 +17,8 @@ WORKERS: Final = 8
 # A model that waits for slow pods must not keep others waiting: the deadline of one look.
 LOOK_DEADLINE_SECONDS: Final = 60.0
 CONFLICT_SECONDS: Final = 0.2
+# What is wrong with the API server is over for all at once: then nobody should wait for long.
+AWAY_SECONDS: Final = 15.0
 
 Reconcile = Callable[[str, str], Awaitable[float | None]]
 
@@ -50,11 +52,11 @@ async def _look(queue: KeyedQueue[Key], key: Key, reconcile: Reconcile) -> str:
         return "not-leader"
     except cluster.ApiError as error:
         if error.conflict:  # what was observed is not the newest any more: look again
-            queue.add_after(key, CONFLICT_SECONDS)
+            queue.retry(key, first=CONFLICT_SECONDS, longest=AWAY_SECONDS)
             return "conflict"
         if error.ending:
             return "ending"
-        delay = queue.retry(key)
+        delay = queue.retry(key, longest=AWAY_SECONDS) if error.away else queue.retry(key)
         _log.warning("retrying", kind=kind, namespace=namespace, name=name, error=str(error), seconds=delay)
         return "error"
     except Exception:  # noqa: BLE001  # one resource that breaks us must not stop the others

@@ -3,9 +3,10 @@
 import http.client
 import json
 import ssl
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -30,12 +31,24 @@ class Refused(Exception):  # noqa: N818  # reads as what happened: `pytest.raise
         self.body = body
 
 
+# The API server closes a connection that was idle for much longer.
+_IDLE_SECONDS = 30.0
+
+
+class _Connection(http.client.HTTPSConnection):
+    """Closed with the thread that has it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @dataclass(frozen=True)
 class Api:
     """The API server as the administrator sees it, or with `token` as a service account."""
 
     access: Access
     token: str | None = None
+    _kept: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     def request(
         self,
@@ -47,26 +60,36 @@ class Api:
         accept: str = "application/json",
         **query: str,
     ) -> Object:
-        context = ssl.create_default_context(cafile=str(self.access.authority))
         headers = {"Accept": accept, "Content-Type": content_type}
-        if self.token is None:
-            context.load_cert_chain(self.access.certificate, self.access.key)
-        else:
+        if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
-        connection = http.client.HTTPSConnection(
-            urlsplit(self.access.url).netloc, context=context, timeout=30
-        )
+        connection = self._connection()
         try:
             target = path + ("?" + urlencode(query) if query else "")
             connection.request(method, target, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
-        finally:
+        except BaseException:
             connection.close()
+            raise
+        self._kept.used = time.monotonic()
         if response.status >= 400:
             raise Refused(response.status, answer)
         assert isinstance(answer, dict)
         return answer
+
+    def _connection(self) -> _Connection:
+        """This thread's connection. It connects anew where it was closed."""
+        kept: _Connection | None = getattr(self._kept, "connection", None)
+        if kept is None:
+            context = ssl.create_default_context(cafile=str(self.access.authority))
+            if self.token is None:
+                context.load_cert_chain(self.access.certificate, self.access.key)
+            netloc = urlsplit(self.access.url).netloc
+            kept = self._kept.connection = _Connection(netloc, context=context, timeout=30)
+        elif time.monotonic() - self._kept.used > _IDLE_SECONDS:
+            kept.close()
+        return kept
 
     def get(self, path: str) -> Object:
         return self.request("GET", path)
@@ -104,7 +127,9 @@ class Api:
         self.request("DELETE", path, propagationPolicy=propagation)
 
 
-def eventually(what: str, look: Callable[[], Answer | None], *, seconds: float = 60) -> Answer:
+def eventually(
+    what: str, look: Callable[[], Answer | None], *, seconds: float = 60, pause: float = 0.05
+) -> Answer:
     """The first true answer of `look`, asked until the deadline. Fails with `what` and the last answer."""
     deadline = time.monotonic() + seconds
     while True:
@@ -113,7 +138,7 @@ def eventually(what: str, look: Callable[[], Answer | None], *, seconds: float =
             return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}; last answer: {answer!r}")
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def with_crds(api: Api) -> Api:

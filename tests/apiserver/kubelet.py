@@ -11,7 +11,13 @@ from typing import Any
 
 from tests.apiserver.api import Api, Object, Refused, eventually
 
-_addresses = itertools.count(2)
+_numbers = itertools.count()
+
+
+def _address() -> str:
+    """One of this machine's own for a pod. There are enough for thousands."""
+    third, fourth = divmod(next(_numbers), 250)
+    return f"127.0.{third}.{fourth + 2}"
 
 
 @contextmanager
@@ -47,7 +53,7 @@ class Runtime:
     api: Api
     namespace: str
     pod: str
-    address: str = field(default_factory=lambda: f"127.0.0.{next(_addresses)}")
+    address: str = field(default_factory=_address)
     report: Any = None
     _server: ThreadingHTTPServer | None = None
 
@@ -182,10 +188,10 @@ class Fleet:
                 self._start(name, healthy=self.healthy(pod))
         return self
 
-    def end(self) -> "Fleet":
-        """End what is being deleted."""
+    def end(self, *, everything: bool = False) -> "Fleet":
+        """End what is being deleted, or everything."""
         for pod in self.api.items(f"/api/v1/namespaces/{self.namespace}/pods"):
-            if "deletionTimestamp" in pod["metadata"]:
+            if everything or "deletionTimestamp" in pod["metadata"]:
                 path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
                 with suppress(Refused):  # it is gone
                     self.api.request("DELETE", path, {"gracePeriodSeconds": 0})

@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from urllib.request import urlopen
 
 import yaml
@@ -58,15 +59,45 @@ def token_of(api: Api, namespace: str, account: str) -> str:
     return token
 
 
+class Process(Protocol):
+    """What is needed of a process: as subprocess.Popen has it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+
+
+Launch = Callable[[Mapping[str, str], list[str], Path], Process]
+"""Starts the program with an environment, arguments and a file for its log."""
+
+
+def launch(environment: Mapping[str, str], arguments: list[str], log: Path) -> Process:
+    """Start the program as a kubelet does."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "rerank_operator", *arguments],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
 @dataclass
 class Operator:
-    """Start, stop and kill the operator. One process at a time."""
+    """Start, stop and kill the operator. One process at a time.
+
+    `server` is where it finds the API server, if not where the test does.
+    """
 
     api: Api
     folder: Path
     token: str
     environment: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    server: str | None = None
+    launch: Launch = launch
+    process: Process | None = None
     port: int = 0
     starts: int = 0
     logs: ClassVar[str] = "operator.log"
@@ -93,13 +124,7 @@ class Operator:
             "RERANK_BACKEND_TOKEN_FILE": str(master),
             **self.environment,
         }
-        with (self.folder / self.logs).open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "rerank_operator", f"--port={self.port}"],
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.process = self.launch(environment, [f"--port={self.port}"], self.folder / self.logs)
         if ready:
             eventually("the operator leads", self.leads)
         return self
@@ -151,7 +176,10 @@ class Operator:
             "clusters": [
                 {
                     "name": "test",
-                    "cluster": {"server": access.url, "certificate-authority": str(access.authority)},
+                    "cluster": {
+                        "server": self.server or access.url,
+                        "certificate-authority": str(access.authority),
+                    },
                 }
             ],
             "users": [{"name": "test", "user": {"token": self.token}}],

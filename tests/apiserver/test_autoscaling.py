@@ -1,66 +1,23 @@
 """From what a gateway tells to the replicas of a Deployment, past a real API server and its controllers."""
 
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
 from tests.apiserver.api import Api, Object, eventually
+from tests.apiserver.gateway_port import CALM, GatewayPort
 from tests.apiserver.kubelet import Fleet, is_ready, node
 from tests.apiserver.models import COMMIT, apply_model, child_path, condition, model_path, settled
 from tests.apiserver.operator_process import AuditLog, Operator
 from tests.apiserver.test_survival import LEASE
 
-CALM: Object = {
-    "queuedTokens": 0,
-    "runningTokens": 0,
-    "heldRequests": 0,
-    "readTokens": 0,
-    "tokensPerSecond": 1000.0,
-    "measuredSecondsAgo": 1.0,
-    "idleSeconds": 100.0,
-}
-
-
-class Port:
-    """A gateway's internal port, as far as autoscaling asks."""
-
-    def __init__(self, namespace: str) -> None:
-        self.load: Object = CALM
-        self.asked = 0
-        port = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                model = {"namespace": namespace, "name": "m", "replicas": [], **port.load}
-                body = json.dumps({"process": "0" * 16, "models": [model]}).encode()
-                port.asked += self.path == "/load"
-                self.send_response(200 if self.path == "/load" else 404)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def asked_again(self) -> None:
-        """Return when the operator has come by twice more: what it knew then is acted on."""
-        before = self.asked
-        eventually("the operator asks the gateway", lambda: self.asked >= before + 2)
-
 
 @pytest.fixture
-def port(operator: Operator, namespace: str) -> Iterator[Port]:
+def port(operator: Operator, namespace: str) -> Iterator[GatewayPort]:
     """A gateway, which the operator asks; the others' tests start it anew without."""
-    port = Port(namespace)
+    port = GatewayPort()
+    load(port, namespace)
     if operator.process is not None:
         operator.stop()
     operator.environment["RERANK_GATEWAY_PEERS"] = port.address
@@ -69,8 +26,12 @@ def port(operator: Operator, namespace: str) -> Iterator[Port]:
     del operator.environment["RERANK_GATEWAY_PEERS"]
     if operator.process is not None:
         operator.stop()
-    port.server.shutdown()
-    port.server.server_close()
+    port.close()
+
+
+def load(port: GatewayPort, namespace: str, **work: float) -> None:
+    """What the gateway tells of the model from now on."""
+    port.loads[namespace, "m"] = {**CALM, **work}
 
 
 def replicas(api: Api, namespace: str) -> int:
@@ -96,12 +57,12 @@ def managers(body: Object, field: str) -> set[str]:
 
 
 def test_a_queue_makes_replicas_and_the_scale_subresource_is_not_fought_over(
-    api: Api, namespace: str, port: Port, operator: Operator, audit: AuditLog
+    api: Api, namespace: str, port: GatewayPort, operator: Operator, audit: AuditLog
 ) -> None:
     apply_model(api, namespace, autoscaling={"maxReplicas": 3})
     settled(api, namespace, lambda b: b.get("status", {}).get("autoscaling", {}).get("reason") == "Started")
     comes_to(api, namespace, 1)
-    port.load = {**CALM, "queuedTokens": 3000, "runningTokens": 200, "idleSeconds": 0}
+    load(port, namespace, queuedTokens=3000, runningTokens=200, idleSeconds=0)
     comes_to(api, namespace, 3)
     why = "3.2 s of work queued for 1 replica; the target is 1 s"
     body = settled(api, namespace, lambda b: b["status"]["ready"] == "0/3")
@@ -119,17 +80,17 @@ def test_a_queue_makes_replicas_and_the_scale_subresource_is_not_fought_over(
     assert (api.get(scale)["spec"]["replicas"], replicas(api, namespace)) == (2, 3)
     eventually("the pods are counted", lambda: api.get(scale)["status"]["replicas"] == 3)
 
-    port.asked_again()
+    port.asked_again("/load")
     since = audit.size()
     for _ in range(3):
-        port.asked_again()
+        port.asked_again("/load")
     assert [write for write in audit.writes(since=since) if f"/namespaces/{namespace}/" in write] == []
 
-    port.load = CALM
+    load(port, namespace)
     operator.kill()
     api.delete(LEASE)  # waiting for it to run out is another test's subject
     operator.start()
-    port.asked_again()
+    port.asked_again("/load")
     assert replicas(api, namespace) == 3  # the number outlives the leader, whatever the load is now
 
     apply_model(api, namespace)
@@ -139,7 +100,7 @@ def test_a_queue_makes_replicas_and_the_scale_subresource_is_not_fought_over(
 
 
 def test_to_zero_when_nobody_asks_and_from_zero_when_a_request_waits(
-    api: Api, namespace: str, port: Port
+    api: Api, namespace: str, port: GatewayPort
 ) -> None:
     def serving() -> bool:
         return any(is_ready(pod) for pod in fleet.step().pods())
@@ -153,7 +114,7 @@ def test_to_zero_when_nobody_asks_and_from_zero_when_a_request_waits(
         assert condition(body, "Ready")["message"].startswith("spec.autoscaling scaled it to zero")
         assert notes(api, namespace, "ScaledDown") == ["replicas from 1 to 0: no request for 2 s"]
         fleet.end()
-        port.load = {**CALM, "heldRequests": 1, "idleSeconds": 0}
+        load(port, namespace, heldRequests=1, idleSeconds=0)
         comes_to(api, namespace, 1)
         eventually("a replica serves again", serving, seconds=40)
         assert notes(api, namespace, "ScaledUp") == ["replicas from 0 to 1: a request came"]

@@ -208,7 +208,7 @@ def test_a_secret_with_a_time_goes_and_the_key_works_on(api: Api, namespace: str
     gone = with_reason(api, namespace, "SecretRemoved")
     assert gone.status.hashes == key.status.hashes
     assert gone.status.secret_name is None
-    assert "SecretRemoved" in events(api, namespace)
+    eventually("it is told", lambda: "SecretRemoved" in events(api, namespace))
 
 
 def test_a_secret_that_was_deleted_is_noticed_without_reading_any(

@@ -32,7 +32,12 @@ class Crash(Exception):  # noqa: N818  # an end, not an error
 
 
 class Server:
-    """APIKeys and Secrets as an API server keeps them. `crash` counts down to the end of the process."""
+    """APIKeys and Secrets as an API server keeps them.
+
+    Attributes:
+        crash: at which write the process dies, and whether before or after it.
+        stale: what is read in place of what is there.
+    """
 
     def __init__(self) -> None:
         self.keys: dict[tuple[str, str], Object] = {}
@@ -40,8 +45,9 @@ class Server:
         self.crash: tuple[int, bool] | None = None  # before or after which write
         self.writes = 0
         self.refusal: ApiError | None = None
-        self.unread: list[str] = []
+        self.stale: dict[tuple[str, str], Object] = {}
         self._uids = itertools.count(1)
+        self._versions = itertools.count(1)
 
     def apply_key(self, name: str = "k", *, namespace: str = "team", created: int = 0, **spec: Any) -> None:
         old = self.keys.get((namespace, name))
@@ -49,6 +55,7 @@ class Server:
         metadata = old["metadata"] if old else fresh
         metadata["creationTimestamp"] = (START + timedelta(seconds=created)).isoformat()
         metadata["generation"] = metadata.get("generation", 0) + 1
+        metadata["resourceVersion"] = str(next(self._versions))
         status = old["status"] if old else {}
         self.keys[namespace, name] = {"metadata": metadata, "spec": spec, "status": status}
 
@@ -61,31 +68,48 @@ class Server:
     # What the reconciler uses of Cluster
 
     async def get(self, _: cluster.Resource, namespace: str, name: str) -> Object | None:
-        return copy.deepcopy(self.keys.get((namespace, name)))
+        return copy.deepcopy((self.keys | self.stale).get((namespace, name)))
 
     async def pages(self, _: cluster.Resource, namespace: str | None) -> Any:
         for body in list(self.keys.values()):
             yield copy.deepcopy(body)
 
-    async def apply_status(self, _: cluster.Resource, live: Object, status: Object) -> Object:
+    async def confirm(self, _: cluster.Resource, live: Object) -> None:
+        there = self.keys[live["metadata"]["namespace"], live["metadata"]["name"]]
+        if live["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", "the object has been modified")
+
+    async def apply_status(self, resource: cluster.Resource, live: Object, status: Object) -> Object:
+        there = self.keys[live["metadata"]["namespace"], live["metadata"]["name"]]
+
         def write() -> None:
-            self.keys[live["metadata"]["namespace"], live["metadata"]["name"]]["status"] = status
+            there["status"] = status
+            there["metadata"]["resourceVersion"] = str(next(self._versions))
 
+        await self.confirm(resource, live)
         self._write(write)
-        return {**live, "status": status}
+        return copy.deepcopy(there)
 
-    async def apply_secret(self, intent: Object, *, field_manager: str, dry_run: bool = False) -> str:
+    async def apply_secret(
+        self, intent: Object, *, field_manager: str, resource_version: str | None, dry_run: bool = False
+    ) -> Object:
         if self.refusal is not None:
             raise self.refusal
         name = intent["metadata"]["name"]
         found = self.secrets.get(name) or {"uid": f"secret-{next(self._uids)}"}
+        if resource_version is not None and resource_version != found.get("resourceVersion", ""):
+            raise ApiError(409, "Conflict", "the object has been modified")
         if not dry_run:
-            self._write(lambda: self.secrets.update({name: {**found, "data": intent["data"]}}))
-        return str(found["uid"])
+            found = {**found, "data": intent["data"], "resourceVersion": str(next(self._versions))}
+            self._write(lambda: self.secrets.update({name: found}))
+        return {key: found[key] for key in ("uid", "resourceVersion") if key in found}
 
-    async def delete_secret(self, namespace: str, name: str, *, uid: str) -> None:
+    async def delete_secret(
+        self, namespace: str, name: str, *, uid: str, resource_version: str | None
+    ) -> None:
         def write() -> None:
-            if self.secrets.get(name, {}).get("uid") == uid:
+            there = self.secrets.get(name, {})
+            if (there.get("uid"), there.get("resourceVersion")) == (uid, resource_version):
                 del self.secrets[name]
 
         self._write(write)
@@ -199,6 +223,41 @@ def run(world: World, crash: tuple[int, bool] | None) -> World:
                 assert world.accepts(held), (what, crash)
         held = held or server.in_secret()
     return world
+
+
+SHOWN: dict[str, Any] = {"secret": {"name": "k", "ttlSeconds": 60}}
+OVERTAKEN: list[tuple[list[dict[str, Any]], dict[str, Any], float]] = [
+    ([{}], {}, 0),
+    ([{}, {"version": 2}], {"version": 2}, 0),
+    ([{}, {"secret": {"name": "other"}}], {"secret": {"name": "third"}}, 0),
+    ([SHOWN, SHOWN], {"version": 2, **SHOWN}, 61),
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "seconds"), OVERTAKEN, ids=["the first", "a new version", "another Secret", "the end"]
+)
+def test_a_look_that_was_overtaken_touches_no_secret(
+    world: World, before: list[dict[str, Any]], after: dict[str, Any], seconds: float
+) -> None:
+    """It saw an older APIKey than there is: of an API server behind the others, or long ago."""
+    *earlier, last = before
+    for spec in earlier:
+        world.server.apply_key(**spec)
+        world.look()
+    world.server.apply_key(**last)
+    stale = copy.deepcopy(world.server.keys)
+    world.look()
+    world.server.apply_key(**after)
+    world.look(after=seconds)
+    secrets = copy.deepcopy(world.server.secrets)
+    world.server.stale = stale
+    with pytest.raises(ApiError, match="modified"):
+        world.look()
+    assert world.server.secrets == secrets
+    world.server.stale = {}
+    world.look()
+    assert all(world.accepts(world.server.in_secret(name)) for name in world.server.secrets)
 
 
 def test_a_look_at_a_settled_key_writes_nothing(world: World) -> None:
@@ -322,7 +381,9 @@ def refused(error: ApiError, **status: Any) -> tuple[str, str] | None:
     return (verdict.reason, verdict.message) if verdict else None
 
 
-CLAIMED = ApiError(409, "Conflict", "conflict with kubectl: .data.key")
+CLAIMED = ApiError(
+    409, "Conflict", "conflict with kubectl: .data.key", causes=frozenset({"FieldManagerConflict"})
+)
 FROZEN = ApiError(422, "Invalid", "data: field is immutable")
 
 
@@ -333,6 +394,7 @@ FROZEN = ApiError(422, "Invalid", "data: field is immutable")
         (FROZEN, "SecretNameTaken"),
         (ApiError(403, "Forbidden", "exceeded quota"), "SecretRefused"),
         (ApiError(403, "Forbidden", "", causes=frozenset({"NamespaceTerminating"})), None),
+        (ApiError(409, "Conflict", "the object has been modified"), None),
         (ApiError(500, "InternalError", ""), None),
         (ApiError(0, "Unreachable", ""), None),
     ],

@@ -12,6 +12,7 @@ from rerank_operator.queue import KeyedQueue
 from rerank_operator.resync import Resync
 
 KEY: Key = (MODEL, "team", "minilm")
+Asked = str | tuple[str, float] | tuple[str, float, float]
 
 
 class Queue(KeyedQueue[Key]):
@@ -19,13 +20,13 @@ class Queue(KeyedQueue[Key]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[str | tuple[str, float]] = []
+        self.asked: list[Asked] = []
 
     def add_after(self, key: Key, seconds: float) -> None:
         self.asked.append(("later", round(seconds, 1)))
 
-    def retry(self, key: Key) -> float:
-        self.asked.append("retry")
+    def retry(self, key: Key, *, first: float = 0.5, longest: float = 120) -> float:
+        self.asked.append(("retry", first, longest))
         return 1.0
 
     def forget(self, key: Key) -> None:
@@ -37,16 +38,19 @@ class Queue(KeyedQueue[Key]):
     [
         (None, "ok", ["forget"]),
         (2.0, "ok", ["forget", ("later", 2.0)]),
-        (ApiError(409, "Conflict", ""), "conflict", [("later", workers.CONFLICT_SECONDS)]),
-        (ApiError(0, "Unreachable", ""), "error", ["retry"]),
-        (ApiError(500, "InternalError", ""), "error", ["retry"]),
+        (ApiError(409, "Conflict", ""), "conflict", [("retry", 0.2, 15)]),
+        (ApiError(0, "Unreachable", ""), "error", [("retry", 0.5, 15)]),
+        (ApiError(404, "Unreadable", ""), "error", [("retry", 0.5, 15)]),
+        (ApiError(429, "TooManyRequests", ""), "error", [("retry", 0.5, 15)]),
+        (ApiError(500, "InternalError", ""), "error", [("retry", 0.5, 15)]),
+        (ApiError(403, "Forbidden", ""), "error", [("retry", 0.5, 120)]),
         (ApiError(403, "Forbidden", "", causes=frozenset({"NamespaceTerminating"})), "ending", []),
         (NotLeaderError(), "not-leader", [("later", lease.RETRY_SECONDS)]),
-        (RuntimeError("a fault of ours"), "error", ["retry"]),
+        (RuntimeError("a fault of ours"), "error", [("retry", 0.5, 120)]),
     ],
 )
 async def test_what_becomes_of_a_look(
-    outcome: float | Exception | None, result: str, asked: list[str | tuple[str, float]]
+    outcome: float | Exception | None, result: str, asked: list[Asked]
 ) -> None:
     async def look(namespace: str, name: str) -> float | None:
         assert (namespace, name) == KEY[1:]
@@ -68,7 +72,7 @@ async def test_a_look_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
 
     queue = Queue()
     assert await workers._look(queue, KEY, look) == "error"
-    assert queue.asked == ["retry"]
+    assert queue.asked == [("retry", 0.5, 120)]
 
 
 async def test_a_worker_goes_on_after_a_failure() -> None:
