@@ -62,6 +62,7 @@ $(RUNTIME)/.stamp: requirements/runtime-torch.txt requirements/runtime-cpu.txt r
 
 parity: venv $(RUNTIME)/.stamp ## every family of rerankers against its model card; writes docs/parity.md
 	@PYTHONPATH=.:api $(PY) -m parity --python $(RUNTIME)/bin/python --write docs/parity.md
+	@PYTHONPATH=.:api $(PY) -m parity --python $(RUNTIME)/bin/python --split 2
 
 # A proxy that people use, to measure beside ours.
 $(LITELLM)/.stamp: requirements/bench-litellm.txt | $(VENV)/.stamp

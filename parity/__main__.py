@@ -27,6 +27,8 @@ _FIELDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("instruction", {"instruction": "Find invoices."}),
     ("chat_template_kwargs", {"chat_template_kwargs": {"instruction": "Find invoices."}}),
 )
+# Families that vLLM cannot split, as the plan knows.
+_WHOLE = "modernbert"
 
 
 def main() -> None:
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, help="directory for logs and models, kept and used again; else a temporary one"
     )
+    parser.add_argument("--split", type=int, default=1, help="parts of each model; then scores alone count")
     parser.add_argument("--write", type=Path, help="the page to write")
     arguments = parser.parse_args()
     # So that the programs end with this one.
@@ -45,11 +48,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="parity-") as temporary:
         work = (arguments.work or Path(temporary)).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        sys.exit(_run(python, work, arguments.families, arguments.write))
+        families = build(python, work, arguments.families)
+        if arguments.split > 1:
+            sys.exit(_run_split(python, work, families, arguments.split))
+        sys.exit(_run(python, work, families, arguments.write))
 
 
-def _run(python: Path, work: Path, names: Sequence[str], page: Path | None) -> int:
-    families = build(python, work, names)
+def _run_split(python: Path, work: Path, families: Sequence[dict[str, Any]], parts: int) -> int:
+    """Every family once more, split over so many processes, as over GPUs."""
+    bad: list[str] = []
+    with Chain(python, work).running() as chain:
+        for family in families:
+            name, options = family["name"], [*family["options"], f"--split={parts}"]
+            with chain.serving(name, work / name / "model", options) as served:
+                if isinstance(served, Refusal):
+                    print(f"{name}: {served.reason}: {served.message}", flush=True)
+                    told = served.reason == "InvalidOptions" and name.startswith(_WHOLE)
+                    found = [] if told else [f"{name}: it is not served"]
+                else:
+                    row = measure.compare(name, served, reference(work, name))
+                    print(_line(row), flush=True)
+                    found = [f"{name}: {failure}" for failure in table.failures(family, row)]
+            bad += found
+            print("\n".join(found), end="\n" if found else "", flush=True)
+    print("\n".join(["", *(bad or [f"all as the cards say, in {parts} parts"])]), flush=True)
+    return 1 if bad else 0
+
+
+def _run(python: Path, work: Path, families: Sequence[dict[str, Any]], page: Path | None) -> int:
     rows: list[tuple[dict[str, Any], Row]] = []
     outcomes: list[Outcome] = []
     ignored: list[Ignored] = []

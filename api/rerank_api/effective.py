@@ -14,9 +14,10 @@ _BY_RESOURCE: Final = ("resource_name", "products", "min_memory")
 
 
 class EffectiveGpu(StatusModel):
-    """GPUs of one replica; `count` 0 means the CPU. Any product and memory will do where none is named.
+    """GPUs of one replica: `count` 0 means the CPU, more than 1 that a model is split over so many.
 
-    With a ResourceClaimTemplate, that decides: nothing is asked for by `resource_name`.
+    Any product and memory will do where none is named. A ResourceClaimTemplate decides alone: nothing is
+    asked for by `resource_name` then.
     """
 
     count: int = 1

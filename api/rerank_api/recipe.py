@@ -17,6 +17,7 @@ VerificationMode = Literal["Required", "Report", "Off"]
 # A Kubernetes quantity: the API server keeps `cpu: 2` a number and `cpu: 500m` a string.
 Quantity = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 ExtraArgument = Annotated[str, Field(pattern=r"^--[a-z0-9][a-z0-9-]*(=.*)?$", max_length=512)]
+GpuCount = Literal[0, 1, 2, 4, 8]
 Tokens = Annotated[int, Field(ge=1, le=1_048_576)]
 
 
@@ -24,7 +25,7 @@ class GpuResources(SpecModel):
     """GPUs of one replica.
 
     Attributes:
-        count: 0 runs the model on the CPU.
+        count: 0 runs the model on the CPU; more than 1 splits it over so many GPUs of one node.
         resource_name: of the extended resource that nodes offer.
         products: which GPUs will do, as GPU feature discovery names them; any, where there is none.
         min_memory: that the GPU must have.
@@ -32,7 +33,7 @@ class GpuResources(SpecModel):
             of the three before.
     """
 
-    count: Annotated[int, Field(ge=0, le=1)] | None = None
+    count: GpuCount | None = None
     resource_name: str | None = None
     products: list[str] | None = None
     min_memory: Quantity | None = None

@@ -99,23 +99,34 @@ def _no_room(pod: Pod, gpu: EffectiveGpu, nodes: Sequence[Node]) -> tuple[str, s
     wants_gpu = gpu.count and (gpu.resource_name if template is None else claimed(template)) in pod.short_of
     if wants_gpu and pod.short_of == {gpu.resource_name}:
         total = int(sum(_offered(node, gpu.resource_name) for node in nodes))
-        said = "the only one is" if total == 1 else f"all {total} are"
-        return "GpusInUse", f"no {gpu.resource_name} is free: {said} in use, on {_nodes(len(nodes))}"
+        if gpu.count > 1:
+            said = f"no node has {gpu.count} {gpu.resource_name} free: too many of {total} are"
+        elif total == 1:
+            said = f"no {gpu.resource_name} is free: the only one is"
+        else:
+            said = f"no {gpu.resource_name} is free: all {total} are"
+        return "GpusInUse", f"{said} in use, on {_nodes(len(nodes))}"
     if not (wants_gpu or own):
         return None
     # One node may be short of this and another one of that: a free GPU may stand where no CPU is left.
     others = sorted(pod.short_of - _OWN_RESOURCES.keys())
-    short = [_OTHERS.get(resource.partition("/")[0], f"a free {resource}") for resource in others]
+    free = "a free" if gpu.count < 2 else f"{gpu.count} free"
+    short = [_OTHERS.get(resource.partition("/")[0], f"{free} {resource}") for resource in others]
     short += [f"{_amount(resource, _asked_for(pod, resource))} of {resource}" for resource in own]
     fields = ", ".join(_OWN_RESOURCES[resource] for resource in own)
     return "NodesFull", f"no node has {' and '.join(short)} left" + (f" ({fields})" if fields else "")
 
 
 def too_small(pods: Iterable[Pod], wishes: Wishes, nodes: Collection[Node], *, need: int | None) -> str:
-    """A warning that a replica's GPU may not hold the model, or "". `need` in bytes, None if not known."""
+    """A warning that a replica's GPU may not hold its part of the model, or "".
+
+    `need` is what all parts take, in bytes, None if not known.
+    """
     gpu = wishes.gpu
     if need is None or not gpu.count or gpu.claim_template is not None:
         return ""
+    need = math.ceil(need / gpu.count)
+    each, what = ("the GPU", "the model") if gpu.count == 1 else ("each GPU", "a part of the model")
     share = wishes.effective.engine.gpu_memory_utilization or _UTILIZATION
     by_name = {node.name: node for node in nodes}
     for pod in pods:
@@ -125,7 +136,7 @@ def too_small(pods: Iterable[Pod], wishes: Wishes, nodes: Collection[Node], *, n
             continue
         enough = math.ceil(need / share / _GIB)
         return (
-            f"the GPU of {node.name} has {_gib(memory * _MIB)}, and the model takes about {_gib(need)}:"
+            f"{each} of {node.name} has {_gib(memory * _MIB)}, and {what} takes about {_gib(need)}:"
             f" it may not fit; spec.resources.gpu.minMemory: {enough}Gi asks for a larger one"
         )
     return ""
@@ -143,6 +154,10 @@ def _no_gpu(gpu: EffectiveGpu, nodes: Sequence[Node]) -> str:
     """Which of the wishes for a GPU no node meets."""
     offering = [node for node in nodes if _offered(node, gpu.resource_name) >= gpu.count]
     if not offering:
+        most = max((int(_offered(node, gpu.resource_name)) for node in nodes), default=0)
+        if most:
+            asked = f"{gpu.count} {gpu.resource_name} (spec.resources.gpu.count)"
+            return f"no node has {asked}; the one with most has {most}"
         others = sorted({name for node in nodes for name in node.allocatable if _like_a_gpu(name)})
         if others:
             there = ", ".join(others)

@@ -28,6 +28,9 @@ MethodOption = Annotated[
 DeviceOption = Annotated[
     Device, typer.Option("--device", envvar="RERANK_DEVICE", help="What the model runs on: cpu or cuda.")
 ]
+Split = Annotated[
+    int, typer.Option(min=1, help="Over how many GPUs the model is split (vLLM's tensor parallelism).")
+]
 Instruction = Annotated[
     str | None, typer.Option(help="What to look for, in words, for models whose prompt has a place for it.")
 ]
@@ -92,6 +95,7 @@ def plan(  # noqa: PLR0917 - typer reads options from parameters
     directory: Directory,
     method: MethodOption = Method.AUTO,
     device: DeviceOption = Device.CPU,
+    split: Split = 1,
     instruction: Instruction = None,
     max_model_len: MaxModelLen = None,
     dtype: Dtype = None,
@@ -109,6 +113,7 @@ def plan(  # noqa: PLR0917 - typer reads options from parameters
     options = Options(
         method=method,
         device=device,
+        split=split,
         instruction=instruction,
         max_model_len=max_model_len,
         dtype=None if dtype == "auto" else dtype,
@@ -132,6 +137,7 @@ def serve(  # noqa: PLR0917 - typer reads options from parameters
     name: Annotated[str, typer.Option(help="The name that requests use for the model.")] = "",
     method: MethodOption = Method.AUTO,
     device: DeviceOption = Device.CPU,
+    split: Split = 1,
     instruction: Instruction = None,
     max_model_len: MaxModelLen = None,
     dtype: Dtype = None,
@@ -164,6 +170,7 @@ def serve(  # noqa: PLR0917 - typer reads options from parameters
     options = Options(
         method=method,
         device=device,
+        split=split,
         instruction=instruction,
         max_model_len=max_model_len,
         dtype=None if dtype == "auto" else dtype,

@@ -97,6 +97,8 @@ def command(
         arguments.append(f"--hf-overrides={json.dumps(plan.hf_overrides)}")
     if plan.pooler_config:
         arguments.append(f"--pooler-config={json.dumps(plan.pooler_config)}")
+    if plan.split > 1:
+        arguments.append(f"--tensor-parallel-size={plan.split}")
     if plan.gpu_memory_utilization is not None:
         arguments.append(f"--gpu-memory-utilization={plan.gpu_memory_utilization}")
     if plan.remote_code:

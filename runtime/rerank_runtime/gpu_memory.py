@@ -1,8 +1,10 @@
-"""How much memory the GPU of this container has, asked of the driver itself (NVML), without CUDA or torch."""
+"""Which GPUs this container has, asked of the driver itself (NVML), without CUDA or torch."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from typing import NamedTuple
 
 _LIBRARY = "libnvidia-ml.so.1"
 
@@ -17,10 +19,17 @@ class _Memory(ctypes.Structure):
     )
 
 
-def read(library: str = _LIBRARY) -> int | None:
-    """Bytes of the first GPU, or of its first slice where it is divided (MIG); None where there is none.
+class Gpus(NamedTuple):
+    """The GPUs of this container: how many, and the bytes of the smallest."""
 
-    A device plugin shows a container its own GPUs alone, so the first is the one that vLLM takes.
+    number: int
+    memory: int
+
+
+def read(library: str = _LIBRARY) -> Gpus | None:
+    """The GPUs, or of those that are divided (MIG) the first slice each; None where there are none.
+
+    A device plugin or driver shows a container its own GPUs alone.
     """
     try:
         nvml = ctypes.CDLL(library)
@@ -30,16 +39,27 @@ def read(library: str = _LIBRARY) -> int | None:
         if nvml.nvmlInit_v2() != 0:
             return None
         try:
-            return _first(nvml)
+            found = list(_all(nvml))
         finally:
             nvml.nvmlShutdown()
     except AttributeError:  # a driver from before these calls
         return None
+    return Gpus(len(found), min(found)) if found else None
 
 
-def _first(nvml: ctypes.CDLL) -> int | None:
+def _all(nvml: ctypes.CDLL) -> Iterator[int]:
+    count = ctypes.c_uint()
+    if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+        return
+    for index in range(count.value):
+        total = _total(nvml, index)
+        if total is not None:
+            yield total
+
+
+def _total(nvml: ctypes.CDLL, index: int) -> int | None:
     device, part = ctypes.c_void_p(), ctypes.c_void_p()
-    if nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)) != 0:
+    if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != 0:
         return None
     divided, pending = ctypes.c_uint(), ctypes.c_uint()
     mode = nvml.nvmlDeviceGetMigMode(device, ctypes.byref(divided), ctypes.byref(pending))

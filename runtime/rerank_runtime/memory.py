@@ -14,6 +14,8 @@ DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # What is there before any weights: on a CPU vLLM's three processes, as measured; on a GPU the CUDA context
 # and the libraries' workspaces, as estimated.
 _BASE = {Device.CPU: 2 * GIB, Device.CUDA: GIB}
+# What GPUs that share a model add to that, as estimated: NCCL's buffers.
+_EXCHANGE = GIB // 2
 # Tokens of one step by default (vLLM 0.32.0, engine/arg_utils.py). Encoders read a whole text in one step.
 _STEP_TOKENS = {Device.CPU: 2048, Device.CUDA: 8192}
 # vLLM's cache is in blocks of at most so many tokens (CPU), and keeps one for itself.
@@ -24,7 +26,7 @@ _HIDDEN_STATES = 8
 
 @dataclass(frozen=True)
 class Need:
-    """What serving takes."""
+    """What serving takes, on each GPU where a model is split over several."""
 
     weights: int
     cache: int
@@ -47,7 +49,14 @@ class Need:
 
 
 def need(
-    config: dict[str, Any], parameters: int, *, dtype: str, length: int, caches: bool, device: Device
+    config: dict[str, Any],
+    parameters: int,
+    *,
+    dtype: str,
+    length: int,
+    caches: bool,
+    device: Device,
+    split: int = 1,
 ) -> Need:
     """What a model takes.
 
@@ -58,6 +67,7 @@ def need(
         length: Longest text in tokens.
         caches: Whether the attention keeps keys and values.
         device: What the model runs on.
+        split: Over how many GPUs it is split.
 
     Raises:
         Failure: `FileMissing` where the configuration does not give the sizes.
@@ -67,10 +77,11 @@ def need(
     intermediate = checks.integer(config, "intermediate_size", 4 * hidden)
     step = _STEP_TOKENS[device] if caches else max(_STEP_TOKENS[device], length)
     return Need(
-        weights=parameters * size,
-        cache=_cache(config, length) * size if caches else 0,
-        activations=step * (2 * intermediate + _HIDDEN_STATES * hidden) * size,
-        base=_BASE[device],
+        weights=-(-parameters // split) * size,
+        cache=_cache(config, length, split) * size if caches else 0,
+        # Each GPU has the hidden states whole, or nearly.
+        activations=step * (2 * -(-intermediate // split) + _HIDDEN_STATES * hidden) * size,
+        base=_BASE[device] + (_EXCHANGE if split > 1 else 0),
     )
 
 
@@ -84,8 +95,17 @@ def head_size(config: dict[str, Any]) -> int:
     return checks.integer(config, "head_dim", max(1, hidden // heads))
 
 
-def _cache(config: dict[str, Any], length: int) -> int:
-    heads = checks.integer(config, "num_key_value_heads", checks.integer(config, "num_attention_heads"))
+def key_value_heads(config: dict[str, Any]) -> int:
+    """How many heads keys and values have.
+
+    Raises:
+        Failure: `FileMissing` where the configuration does not give it.
+    """
+    return checks.integer(config, "num_key_value_heads", checks.integer(config, "num_attention_heads"))
+
+
+def _cache(config: dict[str, Any], length: int, split: int) -> int:
+    heads = -(-key_value_heads(config) // split)  # one that there are too few of is kept more than once
     layers = checks.integer(config, "num_hidden_layers")
     tokens = (-(-length // _BLOCK) + 1) * _BLOCK
     return 2 * layers * heads * head_size(config) * tokens

@@ -35,8 +35,10 @@ class Options:
     Args:
         method: How pairs are scored.
         device: What the model runs on.
+        split: Over how many GPUs the model is split.
         memory_limit: Bytes that the container may use, or None where there is no limit.
-        gpu_memory: Bytes of the GPU, or None where they are not known.
+        gpus: How many GPUs the container sees, or None where that is not known.
+        gpu_memory: Bytes of the smallest of them, or None where they are not known.
         instruction: What to look for, in words; only for models whose prompt has a place for it.
         max_model_len: Longest query and document together, in tokens.
         dtype: `float32`, `float16` or `bfloat16`.
@@ -49,7 +51,9 @@ class Options:
 
     method: Method = Method.AUTO
     device: Device = Device.CPU
+    split: int = 1
     memory_limit: int | None = None
+    gpus: int | None = None
     gpu_memory: int | None = None
     instruction: str | None = None
     max_model_len: int | None = None

@@ -8,8 +8,9 @@ with a wrong configuration answers 200 with plausible scores.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from rerank_runtime import chat_template, families, memory
+from rerank_runtime import chat_template, families, memory, split
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.families.profile import Profile
 from rerank_runtime.memory import GIB, Need
@@ -50,6 +51,7 @@ def plan(files: ModelFiles, options: Options) -> ServePlan:
             f"scoring.instruction is set, and the prompt of {architecture} has no place for one. Remove it.",
         )
     _check_hardware(files, options)
+    _check_split(files, profile, options)
     dtype = _dtype(files.dtype, profile, options)
     length, need = _length(files, profile, options, dtype)
     instruction = options.instruction or profile.instruction
@@ -64,7 +66,8 @@ def plan(files: ModelFiles, options: Options) -> ServePlan:
         context_length=length,
         parameters=files.parameters,
         weights_bytes=files.weights_bytes,
-        memory_bytes=need.total,
+        memory_bytes=need.total * options.split,
+        split=options.split,
         kv_cache_bytes=need.cache or None,
         gpu_memory_utilization=options.gpu_memory_utilization,
         pooler_config=profile.pooler_config,
@@ -93,6 +96,9 @@ def _check_options(options: Options) -> None:
     ]
     if options.dtype not in (None, "auto", *memory.DTYPE_BYTES):
         wrong.append(f"engine.dtype is {options.dtype}, not one of auto, {', '.join(memory.DTYPE_BYTES)}")
+    if options.split not in split.COUNTS:
+        counts = ", ".join(map(str, split.COUNTS))
+        wrong.append(f"resources.gpu.count is {options.split}, not one of {counts}")
     if utilization is not None and not 0 < utilization <= 1:
         wrong.append(f"engine.gpuMemoryUtilization is {utilization}, not above 0 and at most 1")
     if utilization is not None and options.device is Device.CPU:
@@ -114,6 +120,24 @@ def _check_hardware(files: ModelFiles, options: Options) -> None:
             Reason.UNSUPPORTED_ARCHITECTURE,
             f"On a CPU attention heads need a size in multiples of {_CPU_HEAD_MULTIPLE}; here it is {head}. "
             "Set resources.gpu.count: 1.",
+        )
+
+
+def _check_split(files: ModelFiles, profile: Profile, options: Options) -> None:
+    wanted, seen = options.split, options.gpus
+    why = split.obstacle(files, profile, wanted)
+    if why:
+        possible = [str(n) for n in split.COUNTS if n < wanted and not split.obstacle(files, profile, n)]
+        raise Failure(
+            Reason.INVALID_OPTIONS,
+            f"The model cannot be split over {wanted} GPUs: {why}. Set resources.gpu.count: "
+            f"{' or '.join(possible)}.",
+        )
+    if seen is not None and seen < wanted:
+        raise Failure(
+            Reason.GPU_UNUSABLE,
+            f"The model is to be split over {wanted} GPUs (resources.gpu.count), and the container sees "
+            f"{seen}. A ResourceClaimTemplate must ask for as many.",
         )
 
 
@@ -143,33 +167,44 @@ def _length(files: ModelFiles, profile: Profile, options: Options, dtype: str) -
     lengths = [asked or usual]
     while asked is None and profile.caches and lengths[-1] // 2 >= _SHORTEST:
         lengths.append(lengths[-1] // 2)
-    needs = [
-        memory.need(
-            files.config,
-            files.parameters,
-            dtype=dtype,
-            length=length,
-            caches=profile.caches,
-            device=options.device,
-        )
-        for length in lengths
-    ]
     available = _available(options)
-    for length, need in zip(lengths, needs, strict=True):
+    for length in lengths:
+        need = _need(files, profile, options, dtype, length)
         if available is None or need.total <= available:
             return length, need
-    raise _too_large(options, lengths[-1], needs[-1], available or 0)
+    more = [
+        count
+        for count in split.COUNTS
+        if options.device is Device.CUDA
+        and count > options.split
+        and not split.obstacle(files, profile, count)
+        and _need(files, profile, replace(options, split=count), dtype, length).total <= (available or 0)
+    ]
+    raise _too_large(options, length, need, available or 0, more=min(more, default=None))
+
+
+def _need(files: ModelFiles, profile: Profile, options: Options, dtype: str, length: int) -> Need:
+    return memory.need(
+        files.config,
+        files.parameters,
+        dtype=dtype,
+        length=length,
+        caches=profile.caches,
+        device=options.device,
+        split=options.split,
+    )
 
 
 def _available(options: Options) -> int | None:
+    """Bytes for each part of the model."""
     if options.device is Device.CPU:
-        return options.memory_limit
+        return None if options.memory_limit is None else options.memory_limit // options.split
     if options.gpu_memory is None:
         return None
     return int(options.gpu_memory * (options.gpu_memory_utilization or _UTILIZATION))
 
 
-def _too_large(options: Options, length: int, need: Need, available: int) -> Failure:
+def _too_large(options: Options, length: int, need: Need, available: int, *, more: int | None) -> Failure:
     what = (
         f"needs about {need.total / GIB:.1f} GiB ({need.describe()}) for texts of {length} tokens, "
         f"{(need.total - available) / GIB:.1f} GiB more than"
@@ -182,8 +217,10 @@ def _too_large(options: Options, length: int, need: Need, available: int) -> Fai
             f"set resources.memory: {-(-need.total // GIB)}Gi or more{shorter}.",
         )
     memory_of_gpu = math.ceil(need.total / _UTILIZATION / GIB)
+    each = "The model" if options.split == 1 else f"Each of {options.split} parts of the model"
+    several = f", or several of these (resources.gpu.count: {more})" if more else ""
     return Failure(
         Reason.GPU_OUT_OF_MEMORY,
-        f"The model {what} the {available / GIB:.1f} GiB of the GPU's memory that vLLM may use: "
-        f"choose a larger GPU (resources.gpu.minMemory: {memory_of_gpu}Gi){shorter}.",
+        f"{each} {what} the {available / GIB:.1f} GiB of the GPU's memory that vLLM may use: "
+        f"choose a larger GPU (resources.gpu.minMemory: {memory_of_gpu}Gi){several}{shorter}.",
     )

@@ -110,10 +110,12 @@ class Serve:
         settings = self.settings
         files = await asyncio.to_thread(model_files.read, settings.directory)
         device = settings.options.device
+        gpus = await asyncio.to_thread(gpu_memory.read) if device is Device.CUDA else None
         options = replace(
             settings.options,
             memory_limit=memory_limit.read(),
-            gpu_memory=await asyncio.to_thread(gpu_memory.read) if device is Device.CUDA else None,
+            gpus=gpus.number if gpus else None,
+            gpu_memory=gpus.memory if gpus else None,
         )
         self.status.plan = decided = plan(files, options)
         tokenizer = None

@@ -42,9 +42,11 @@ class ServePlan:
     weights_bytes: int
     """Size of the weights' files."""
     memory_bytes: int = 0
-    """What serving needs at least, on the GPU or in the container."""
+    """What serving needs at least, on all GPUs together or in the container."""
+    split: int = 1
+    """vLLM's --tensor-parallel-size: over how many GPUs the model is split."""
     kv_cache_bytes: int | None = None
-    """KV cache for one text of the full length; None where the attention keeps none."""
+    """KV cache for one text of the full length, on each GPU; None where the attention keeps none."""
     gpu_memory_utilization: float | None = None
     """vLLM's --gpu-memory-utilization; None leaves vLLM's default."""
     pooler_config: dict[str, Any] = field(default_factory=dict)

@@ -51,6 +51,7 @@ CHOICES: dict[str, Object] = {
     "by memory": {"minMemory": "24G"},
     "by product": {"products": ["NVIDIA-H100", "NVIDIA-L4"]},
     "by resource": {"resourceName": "nvidia.com/mig-1g.10gb"},
+    "by number": {"count": 2},
 }
 
 
@@ -65,7 +66,7 @@ def test_a_gpu_is_chosen(api: Api, namespace: str, gpu: Object) -> None:
                 gpu_node(api, namespace, "right", "A100-MIG-1g.10gb", 9856, resource=gpu["resourceName"])
             )
         else:
-            cluster.enter_context(gpu_node(api, namespace, "right", "NVIDIA-L4", 23034))
+            cluster.enter_context(gpu_node(api, namespace, "right", "NVIDIA-L4", 23034, count=2))
         on_gpu(api, namespace, **gpu)
         assert placed(api, namespace) == "right"
 

@@ -250,8 +250,12 @@ INVALID_MODELS: list[tuple[dict[str, Any], str]] = [
         {"spec.autoscaling": {"maxReplicas": 2, "schedule": "0 8 * * *"}},
         'unknown field "spec.autoscaling.schedule"',
     ),
-    ({f"{GPU}.count": -1}, "spec.resources.gpu.count in body should be greater than or equal to 0"),
-    ({f"{GPU}.count": 2}, "spec.resources.gpu.count in body should be less than or equal to 1"),
+    ({f"{GPU}.count": -1}, 'supported values: "0", "1", "2", "4", "8"'),
+    ({f"{GPU}.count": 3}, 'supported values: "0", "1", "2", "4", "8"'),
+    *(
+        ({f"{GPU}": {"count": 2, "resourceName": f"nvidia.com/{name}"}}, "not over slices of one")
+        for name in ("mig-1g.10gb", "gpu.shared")
+    ),
     ({f"{GPU}.resourceName": "gpu"}, "resourceName must be DOMAIN/NAME"),
     ({f"{GPU}.resourceName": "kubernetes.io/gpu"}, "resourceName must be DOMAIN/NAME"),
     ({"spec.resources.cpu": "two"}, "spec.resources.cpu must be a quantity above zero"),
@@ -283,6 +287,7 @@ VALID_MODELS: list[dict[str, Any]] = [
     {f"{GPU}": {"resourceName": "nvidia.com/mig-1g.10gb", "minMemory": 10000000000}},
     {f"{GPU}": {"resourceName": "amd.com/gpu", "products": []}},
     {f"{GPU}": {"count": 1, "resourceClaimTemplateName": "gpu-24g", "products": []}},
+    {f"{GPU}": {"count": 2, "resourceName": "nvidia.com/gpu", "minMemory": "16G"}},
     {"spec.rollout": {"strategy": "Recreate", "progressDeadlineSeconds": 60}},
     {AFFINITY: on_nodes({"key": "a", "operator": "Gt", "values": ["5"]}, {"key": "b", "operator": "Exists"})},
     {AFFINITY: apart(topologyKey="kubernetes.io/hostname")},

@@ -21,6 +21,15 @@ def test_scores_are_the_model_cards(built: Built, name: str) -> None:
     assert set(row.difference) == {"varied", "control", "overlong"}
 
 
+def test_a_model_that_is_split_scores_the_same(built: Built) -> None:
+    """Two processes with a half of the model each, as on two GPUs."""
+    with built.chain.serving("qwen3", built.model("qwen3"), ["--split=2"]) as served:
+        assert isinstance(served, Served), served
+        row = measure.compare("qwen3", served, suite.reference(built.work, "qwen3"))
+    assert served.plan["split"] == 2
+    assert table.failures(built.families["qwen3"], row) == []
+
+
 @pytest.mark.parametrize(
     "what",
     [

@@ -95,6 +95,10 @@ CASES: dict[str, dict[str, Any]] = {
         "model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}},
         "resources": {"gpu": {"resourceClaimTemplateName": "gpu-24g"}},
     },
+    "several-gpus": {
+        "model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}},
+        "resources": {"gpu": {"count": 2, "minMemory": "16G"}, "memory": "16Gi"},
+    },
     "image": {
         "model": {"image": {"reference": IMAGE, "path": "models/bge/"}},
         "resources": {"gpu": {"count": 0}},
@@ -196,6 +200,7 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
         {"scheduling": {"topologySpreadConstraints": []}},
         {"resources": {"gpu": {"products": ["NVIDIA-L4"]}}},
         {"resources": {"gpu": {"minMemory": "24G"}}},
+        {"resources": {"gpu": {"count": 2}}},
         {"resources": {"gpu": {"resourceClaimTemplateName": "gpu-24g"}}},
         {"model": {"huggingFace": {"repo": "org/name", "file": "a.gguf"}}},
         {"engine": {"maxModelLen": 512}},

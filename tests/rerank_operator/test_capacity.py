@@ -50,6 +50,17 @@ def told(asked: Wishes, found: list[Node], of: Pod | None = None) -> tuple[str, 
     return cause.reason, message
 
 
+def test_replicas_on_several_gpus_count_nodes_with_so_many() -> None:
+    """Two GPUs of two nodes are no two GPUs."""
+    small = "no node has 2 nvidia.com/gpu (spec.resources.gpu.count); the one with most has 1"
+    assert told(wishes(count=2), T4) == ("NoMatchingGpu", small)
+    used = "no node has 2 nvidia.com/gpu free: too many of 2 are in use, on 1 node"
+    assert told(wishes(count=2), [*T4, L4]) == ("GpusInUse", used)
+    mixed = waiting(f"0/4 nodes are available: 1 Insufficient cpu, 3 Insufficient {GPU}.", cpu=8)
+    full = "no node has 2 free nvidia.com/gpu and 8 of cpu left (spec.resources.cpu)"
+    assert told(wishes(count=2), [*T4, L4], mixed) == ("NodesFull", full)
+
+
 NO_DISCOVERY = "is NVIDIA GPU feature discovery installed?"
 NO_MEMORY = "no node has a GPU with 24G (spec.resources.gpu.minMemory)"
 SLICED = node("mig", gpus=0, allocatable={"nvidia.com/mig-1g.10gb": Decimal(7)})
@@ -266,6 +277,11 @@ def test_a_gpu_that_may_be_too_small_is_told_before_it_fails() -> None:
         " spec.resources.gpu.minMemory: 20Gi asks for a larger one"
     )
     assert too_small(on_t4, wishes(), T4, need=2 * 2**30) == ""
+    assert too_small(on_t4, wishes(count=2), T4, need=20 * 2**30) == ""
+    assert too_small(on_t4, wishes(count=2), T4, need=36 * 2**30) == (
+        "each GPU of t4-0 has 15.0 GiB, and a part of the model takes about 18.0 GiB: it may not fit;"
+        " spec.resources.gpu.minMemory: 20Gi asks for a larger one"
+    )
     assert too_small(on_t4, wishes(), T4, need=None) == ""
     assert too_small(on_t4, wishes(count=0), T4, need=2**40) == ""
     assert too_small([pod(node="unknown")], wishes(), T4, need=2**40) == ""

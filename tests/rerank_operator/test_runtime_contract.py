@@ -71,6 +71,7 @@ def test_the_verification_is_understood(file: Path) -> None:
 
 def test_nobody_may_set_what_the_runtime_sets() -> None:
     decided = plan(
+        split=2,
         hf_overrides={"a": 1},
         pooler_config={"b": 2},
         gpu_memory_utilization=0.5,

@@ -51,6 +51,7 @@ def test_the_options_reach_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("rerank_runtime.plan.plan", refuse)
     flags = [
+        "--split=2",
         "--instruction=find $answers",
         "--max-model-len=2048",
         "--dtype=auto",
@@ -64,6 +65,7 @@ def test_the_options_reach_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 2
     assert seen == [
         Options(
+            split=2,
             instruction="find $answers",
             max_model_len=2048,
             gpu_memory_utilization=0.5,

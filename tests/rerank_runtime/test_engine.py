@@ -41,6 +41,7 @@ def test_the_engine_s_command_for_a_language_model() -> None:
         template="{{ x }}",
         hf_overrides={"classifier_from_token": ["no", "yes"]},
         pooler_config={"use_activation": False},
+        split=2,
         gpu_memory_utilization=0.5,
         kv_cache_bytes=2**30,
         remote_code=True,
@@ -52,11 +53,12 @@ def test_the_engine_s_command_for_a_language_model() -> None:
         "port": 1,
         "template_path": Path("/t"),
     }
-    assert engine.command(plan, **told, device=Device.CUDA)[-6:] == [
+    assert engine.command(plan, **told, device=Device.CUDA)[-7:] == [
         "--renderer-num-workers=4",
         "--chat-template=/t",
         '--hf-overrides={"classifier_from_token": ["no", "yes"]}',
         '--pooler-config={"use_activation": false}',
+        "--tensor-parallel-size=2",
         "--gpu-memory-utilization=0.5",
         "--trust-remote-code",
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from rerank_runtime import gpu_memory
 
-WHOLE, SLICE = 80 * 2**30, 10 * 2**30
+WHOLE, SMALLER, SLICE = 80 * 2**30, 40 * 2**30, 10 * 2**30
 
 
 class Library:
@@ -27,8 +27,12 @@ class Library:
         self.running -= 1
         return 0
 
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802 - NVML
+        count._obj.value = self.gpus
+        return 0
+
     def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:  # noqa: N802 - NVML
-        handle._obj.value = 1
+        handle._obj.value = 10 + index
         return 0 if index < self.gpus else 2
 
     def nvmlDeviceGetMigMode(self, _device: Any, current: Any, _pending: Any) -> int:  # noqa: N802 - NVML
@@ -36,26 +40,29 @@ class Library:
         return 0
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, _device: Any, index: int, handle: Any) -> int:  # noqa: N802 - NVML
-        handle._obj.value = 2
+        handle._obj.value = 1
         return 0 if index < self.slices else 6
 
     def nvmlDeviceGetMemoryInfo(self, device: Any, memory: Any) -> int:  # noqa: N802 - NVML
-        memory._obj.total = {1: WHOLE, 2: SLICE}[device.value]
+        memory._obj.total = {1: SLICE, 10: WHOLE, 11: SMALLER}[device.value]
         return 0
 
 
 @pytest.mark.parametrize(
-    ("library", "total"),
+    ("library", "found"),
     [
-        (Library(), WHOLE),
+        (Library(), (1, WHOLE)),
+        (Library(gpus=2), (2, SMALLER)),
         (Library(gpus=0), None),
-        (Library(divided=True), SLICE),
+        (Library(divided=True), (1, SLICE)),
         (Library(divided=True, slices=0), None),
     ],
 )
-def test_total_memory(monkeypatch: pytest.MonkeyPatch, library: Library, total: int | None) -> None:
+def test_how_many_gpus_there_are_and_what_the_smallest_has(
+    monkeypatch: pytest.MonkeyPatch, library: Library, found: tuple[int, int] | None
+) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: library)
-    assert gpu_memory.read() == total
+    assert gpu_memory.read() == found
     assert library.running == 0
 
 

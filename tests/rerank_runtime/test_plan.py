@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -220,6 +221,7 @@ QWEN3: dict[str, Any] = {
     "num_key_value_heads": 8,
     "num_hidden_layers": 28,
     "max_position_embeddings": 40960,
+    "vocab_size": 151936,
 }
 WORDS = {
     word: number
@@ -241,7 +243,7 @@ def qwen3(**changes: Any) -> ModelFiles:
         "dtype": "BF16",
         "names": ("Qwen/Qwen3-Reranker-0.6B",),
     }
-    return cross_encoder(QWEN3, **(values | changes))
+    return cross_encoder(changes.pop("config", QWEN3), **(values | changes))
 
 
 @pytest.mark.parametrize(
@@ -393,3 +395,77 @@ def test_what_does_not_fit_says_by_how_much(options: Options, reason: Reason, sa
     with pytest.raises(Failure, match=says) as refusal:
         plan(qwen3(), options)
     assert refusal.value.reason == reason
+
+
+SPLIT = Options(device=Device.CUDA, split=2, gpus=2)
+
+
+def test_a_model_that_is_split_takes_its_part_of_each_gpu() -> None:
+    """Weights, cache and the wide part of a layer are divided; the 3 GiB are too few for a whole one."""
+    whole = plan(qwen3(), Options(device=Device.CUDA))
+    decided = plan(qwen3(), replace(SPLIT, gpu_memory=3 * 2**30))
+    assert (whole.split, decided.split) == (1, 2)
+    assert (whole.context_length, decided.context_length) == (8192, 8192)
+    assert decided.kv_cache_bytes == (whole.kv_cache_bytes or 0) // 2
+    halved = 600_000_000 * 2 + (whole.kv_cache_bytes or 0) + 8192 * 2 * 3072 * 2
+    assert decided.memory_bytes == 2 * (whole.memory_bytes - halved // 2 + 2**29)
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "says"),
+    [
+        (
+            cross_encoder(BERT | {"num_attention_heads": 12, "intermediate_size": 3072}),
+            8,
+            r"attention heads, 12, cannot be divided by 8\. Set resources\.gpu\.count: 1 or 2 or 4\.",
+        ),
+        (cross_encoder(BERT | {"intermediate_size": 1001}), 2, "intermediate_size, 1001, cannot be divided"),
+        (
+            qwen3(config=QWEN3 | {"num_attention_heads": 24, "num_key_value_heads": 6}),
+            4,
+            "heads of keys and values, 6, cannot be divided by 4",
+        ),
+        (
+            qwen3(config=QWEN3 | {"vocab_size": 1000}, words=WORDS | {"yes": 300, "no": 7}),
+            4,
+            r"yes is not among the first 256 tokens\. Set resources\.gpu\.count: 1 or 2\.",
+        ),
+        (
+            cross_encoder(BERT | {"architectures": ["ModernBertForSequenceClassification"]}),
+            2,
+            r"does not divide models of the family modernbert\. Set resources\.gpu\.count: 1\.",
+        ),
+        (cross_encoder(), 3, "resources.gpu.count is 3, not one of 1, 2, 4, 8"),
+    ],
+)
+def test_what_cannot_be_divided_is_not_split(files: ModelFiles, split: int, says: str) -> None:
+    with pytest.raises(Failure, match=says) as refusal:
+        plan(files, Options(device=Device.CUDA, split=split))
+    assert refusal.value.reason == Reason.INVALID_OPTIONS
+
+
+def test_fewer_heads_of_keys_than_gpus_are_kept_more_than_once() -> None:
+    config = QWEN3 | {"num_key_value_heads": 2}
+    two, eight = (
+        plan(qwen3(config=config), Options(device=Device.CUDA, split=split)).kv_cache_bytes
+        for split in (2, 8)
+    )
+    assert two == eight
+
+
+def test_gpus_that_are_not_there_are_told() -> None:
+    with pytest.raises(Failure, match="and the container sees 1") as refusal:
+        plan(cross_encoder(), replace(SPLIT, gpus=1))
+    assert refusal.value.reason == Reason.GPU_UNUSABLE
+
+
+def test_what_does_not_fit_on_one_gpu_may_fit_on_several() -> None:
+    large = qwen3(parameters=8_000_000_000)
+    on_one = Options(device=Device.CUDA, gpu_memory=16 * 2**30)
+    with pytest.raises(Failure, match=r"or several of these \(resources\.gpu\.count: 2\)"):
+        plan(large, on_one)
+    with pytest.raises(Failure, match=r"Each of 2 parts of the model .*resources\.gpu\.count: 4"):
+        plan(large, replace(on_one, gpu_memory=8 * 2**30, split=2))
+    with pytest.raises(Failure) as refusal:
+        plan(large, replace(on_one, gpu_memory=2**30))
+    assert "several" not in refusal.value.message

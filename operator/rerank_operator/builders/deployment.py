@@ -97,6 +97,7 @@ def _template(
             _models_volume(model),
             *_weights_volumes(model),
             {"name": "tmp", "emptyDir": {}},
+            # Without a limit of its own: GPUs that share a model exchange what they compute through it.
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
     }

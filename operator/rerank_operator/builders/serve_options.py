@@ -19,6 +19,7 @@ def arguments(effective: Effective) -> list[str]:
     dtype = None if engine.dtype == "auto" else engine.dtype
     overflow = None if truncation.on_overflow == "Truncate" else truncation.on_overflow
     options = {
+        "--split": effective.resources.gpu.count if effective.resources.gpu.count > 1 else None,
         "--method": scoring.method,
         "--instruction": _literal(scoring.instruction),
         "--max-model-len": engine.max_model_len,
