@@ -10,7 +10,17 @@ import time
 from collections.abc import Callable
 
 from bench.programs import machine
-from soak import api_server_away, attacks, crashes, fuzz, lease, revocation, rolling, slow_sockets
+from soak import (
+    api_server_away,
+    attacks,
+    crashes,
+    dead_watches,
+    fuzz,
+    lease,
+    revocation,
+    rolling,
+    slow_sockets,
+)
 from soak.bound import Bound
 
 RUNS: dict[str, Callable[[float], list[Bound]]] = {
@@ -23,6 +33,7 @@ RUNS: dict[str, Callable[[float], list[Bound]]] = {
     "killed-replicas": rolling.killed_replicas,
     "api-server-away": api_server_away.run,
     "lease": lease.run,
+    "dead-watches": dead_watches.run,
     "crashes": crashes.every_write,
     "kills": crashes.at_random,
 }

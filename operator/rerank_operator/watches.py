@@ -28,6 +28,7 @@ class _Signs:
     heard: float
     current: float
     answer: aiohttp.ClientResponse | None = None
+    answered: float = 0.0
 
     def judge(self, now: float) -> None:
         """What became of the last answer, once it is over: its head alone promises nothing."""
@@ -35,9 +36,11 @@ class _Signs:
         if answer is None:
             return
         content = answer.content
-        ended = content.at_eof() or isinstance(content.exception(), aiohttp.ClientPayloadError)
-        if ended or ("watch" in answer.url.query and content.total_bytes > 0):
+        if content.at_eof() or isinstance(content.exception(), aiohttp.ClientPayloadError):
             self.heard = self.current = now
+        elif "watch" in answer.url.query and content.total_bytes > 0:
+            # It told something, nobody knows when, before it fell silent.
+            self.heard = self.current = self.answered
 
 
 class Watches:
@@ -79,7 +82,7 @@ class Watches:
             if signs is None:
                 return
             if request.response.status == 200:
-                signs.answer = request.response
+                signs.answer, signs.answered = request.response, self._clock()
             else:
                 signs.heard = self._clock()
 
