@@ -50,12 +50,22 @@ class InvalidAnswerError(Exception):
 class Backend(Protocol):
     """The HTTP client of the data path."""
 
-    async def rerank(self, address: Address, body: bytes, token: str | None, names: bytes) -> BackendAnswer:
+    async def rerank(
+        self, address: Address, body: bytes, token: str | None, names: bytes, until: float
+    ) -> BackendAnswer:
         """Post `body` to a replica, with `names` (see `Trace.attempt`) in its head.
 
         Cancelling the call closes its connection, which stops the replica.
 
+        Args:
+            address: the replica's.
+            body: a request for a ranking.
+            token: that it asks for, if any.
+            names: lines of the head.
+            until: when the answer is to be there, in the event loop's time.
+
         Raises:
+            TimeoutError: it was not.
             UnreachableError: no answer; trying another replica is sound, a ranking changes nothing.
             InvalidAnswerError: no point in trying elsewhere.
         """

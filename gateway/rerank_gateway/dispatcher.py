@@ -47,7 +47,7 @@ class Dispatcher:
     Args:
         model: whose.
         replicas: its ready replicas now.
-        call: sends a body, with names for its head, to one of them; see `Backend.rerank`.
+        call: sends a body, with names for its head, to one of them until a time; see `Backend.rerank`.
         settings: see there.
         metrics: see there.
     """
@@ -56,7 +56,7 @@ class Dispatcher:
         self,
         model: ObjectId,
         replicas: Callable[[], Sequence[Replica]],
-        call: Callable[[Address, bytes, bytes], Awaitable[BackendAnswer]],
+        call: Callable[[Address, bytes, bytes, float], Awaitable[BackendAnswer]],
         settings: Settings,
         metrics: Metrics,
     ) -> None:
@@ -162,16 +162,16 @@ class Dispatcher:
         turn = Alone(errand)
         started = time.monotonic()
         entry = self._wait(errand, (part,), turn)
+        late = asyncio.get_running_loop().call_at(errand.deadline, lambda: turn.refused(self._late()))
         try:
-            async with asyncio.timeout_at(errand.deadline):
-                replica = await turn.replica
-        except BaseException as error:
+            replica = await turn.replica
+        except BaseException:
             self._leave(entry)
             if turn.replica.done() and not turn.replica.cancelled() and not turn.replica.exception():
                 self._release(turn.replica.result(), part)
-            if isinstance(error, TimeoutError):
-                raise self._late() from None
             raise
+        finally:
+            late.cancel()
         self._metrics.wait.observe(time.monotonic() - started)
         return replica
 
@@ -275,8 +275,7 @@ class Dispatcher:
         until = self._patience(errand, replica, started)
         errand.asked.add(replica.address)
         try:
-            async with asyncio.timeout_at(until):
-                answer = await self._call(replica.address, body, errand.trace.attempt())
+            answer = await self._call(replica.address, body, errand.trace.attempt(), until)
         except UnreachableError as error:
             if error.draining:
                 replica.health.leave_alone(time.monotonic())

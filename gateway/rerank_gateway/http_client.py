@@ -7,6 +7,7 @@ whether a request may be sent again (`bench/RESULTS.md`).
 """
 
 import asyncio
+import math
 from typing import Final, cast
 
 import httptools
@@ -40,13 +41,15 @@ class HttpClient:
     def __init__(self) -> None:
         self._pools: dict[Address, _Pool] = {}
 
-    async def rerank(self, address: Address, body: bytes, token: str | None, names: bytes) -> BackendAnswer:
+    async def rerank(
+        self, address: Address, body: bytes, token: str | None, names: bytes, until: float
+    ) -> BackendAnswer:
         pool = self._pool(address)
-        return await pool.ask(pool.post(len(body), token, names), body)
+        return await pool.ask(pool.post(len(body), token, names), body, until)
 
     async def get(self, address: Address, target: str) -> BackendAnswer:
         pool = self._pool(address)
-        return await pool.ask(pool.get(target), b"")
+        return await pool.ask(pool.get(target), b"", math.inf)  # who asks has a deadline of its own
 
     def _pool(self, address: Address) -> "_Pool":
         pool = self._pools.get(address)
@@ -86,10 +89,10 @@ class _Pool:
             length,
         )
 
-    async def ask(self, head: bytes, body: bytes) -> BackendAnswer:
-        connection = await self.take()
+    async def ask(self, head: bytes, body: bytes, until: float) -> BackendAnswer:
+        connection = await self.take(until)
         try:
-            answer = await connection.ask(head, body)
+            answer = await connection.ask(head, body, until)
         except UnreachableError as error:
             if error.stale:
                 self.close_idle()  # they are likely as dead
@@ -102,18 +105,20 @@ class _Pool:
             raise UnreachableError("draining", draining=True)
         return answer
 
-    async def take(self) -> "_Connection":
+    async def take(self, until: float) -> "_Connection":
         while self._idle:
             connection = self._idle.pop()
             if connection.usable():
                 return connection
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout_at(min(until, loop.time() + _CONNECT_SECONDS)):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(loop), self._address.host, self._address.port
                 )
         except OSError as error:  # TimeoutError is one
+            if loop.time() >= until:
+                raise TimeoutError from None
             raise UnreachableError(type(error).__name__) from error
         return connection
 
@@ -154,7 +159,7 @@ class _Connection(asyncio.Protocol):
 
     # For the pool
 
-    async def ask(self, head: bytes, body: bytes) -> BackendAnswer:
+    async def ask(self, head: bytes, body: bytes, until: float) -> BackendAnswer:
         """Send a request and wait for its answer."""
         answer: asyncio.Future[BackendAnswer] = self._loop.create_future()
         self._answer = answer
@@ -162,9 +167,12 @@ class _Connection(asyncio.Protocol):
         self._asked_at = self._loop.time()
         transport = cast("asyncio.Transport", self._transport)
         transport.writelines((head, body))
+        # Not `asyncio.timeout`: that costs a small request a fiftieth of its time.
+        timer = self._loop.call_at(until, self._fail, TimeoutError())
         try:
             return await answer
         finally:
+            timer.cancel()
             self._answer = None
             self._used = True
 

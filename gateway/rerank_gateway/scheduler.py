@@ -212,7 +212,7 @@ class Scheduler:
         return Dispatcher(
             identity,
             lambda: self._state.replicas(identity),
-            lambda address, body, names: self._backend.rerank(address, body, token, names),
+            lambda address, body, names, until: self._backend.rerank(address, body, token, names, until),
             self._settings,
             self._metrics,
         )

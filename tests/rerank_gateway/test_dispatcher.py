@@ -41,7 +41,7 @@ class Held:
             Metrics(),
         )
 
-    async def _call(self, address: Address, body: bytes, names: bytes) -> BackendAnswer:
+    async def _call(self, address: Address, body: bytes, names: bytes, until: float) -> BackendAnswer:
         self.asked.append(address.host)
         refused = len(self.asked) == self.refused
         if self.error is not None:
