@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from rerank_gateway import balancer, errors, part_size, rerank_answer, rerank_request, split
+from rerank_gateway import balancer, errors, rerank_answer, rerank_request, split
 from rerank_gateway.backend import BackendAnswer, InvalidAnswerError, UnreachableError
 from rerank_gateway.balancer import Replica
 from rerank_gateway.config import Settings
@@ -19,7 +19,7 @@ from rerank_gateway.errors import ApiError
 from rerank_gateway.estimate import Estimator
 from rerank_gateway.fair_queue import Entry, FairQueue
 from rerank_gateway.metrics import Metrics
-from rerank_gateway.part_size import Most
+from rerank_gateway.part_size import Most, PartSize
 from rerank_gateway.queue_limits import QueueLimits
 from rerank_gateway.records import Address, ObjectId
 from rerank_gateway.rerank_answer import Ranking
@@ -69,7 +69,7 @@ class Dispatcher:
         self._replicas = replicas
         self._call = call
         self._limits = QueueLimits(settings.max_queued_documents, settings.max_queue_seconds)
-        self._step_tokens = settings.part_tokens
+        self._part_size = PartSize(settings.part_tokens)
         self._timeout = settings.request_timeout_seconds
         self._budget = RetryBudget()
         self._metrics = metrics.of_model(model)
@@ -84,7 +84,7 @@ class Dispatcher:
 
     def most(self, tokens: int) -> Most:
         """What a part of a request of so many tokens may hold."""
-        return part_size.of(tokens, len(self._replicas()), self._steps(), self._step_tokens)
+        return self._part_size.of(tokens, len(self._replicas()))
 
     async def ask(self, errand: Errand, part: Part) -> Ranking:
         """Have one part scored.
@@ -229,7 +229,7 @@ class Dispatcher:
 
     def _free(self, errand: Errand, part: Part) -> Replica | None:
         replicas = balancer.usable(self._replicas(), time.monotonic())
-        window = _WINDOW_PARTS * self._steps() * self._step_tokens
+        window = _WINDOW_PARTS * self._part_size.tokens
         free = [replica for replica in replicas if replica.has_room(part.tokens, window)]
         return balancer.choose(free, self._rng, errand.preference)
 
@@ -237,9 +237,6 @@ class Dispatcher:
         replica.let_go(part.tokens)
         if self.queue:
             self.pump()
-
-    def _steps(self) -> int:
-        return part_size.steps_at_once(self.throughput.of_one, self._step_tokens)
 
     def _rate(self) -> float | None:
         """Tokens a second of all replicas that can be asked."""
@@ -255,6 +252,7 @@ class Dispatcher:
         kills replicas kill them all.
         """
         body = rerank_request.backend_body(part.request, self._model.name)
+        started = time.monotonic()
         self._budget.first_attempt()
         try:
             answer = await self._attempt(errand, body, replica)
@@ -268,7 +266,9 @@ class Dispatcher:
                 raise self._not_reached() from None
             finally:
                 self._release(other, part)
-        return self._read(errand, part, answer)
+        ranking = self._read(errand, part, answer)
+        self._part_size.answered(part.tokens, time.monotonic() - started)
+        return ranking
 
     async def _attempt(self, errand: Errand, body: bytes, replica: Replica) -> BackendAnswer:
         started = time.monotonic()

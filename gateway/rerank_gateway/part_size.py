@@ -1,7 +1,7 @@
 """How much of a request a replica is sent at once. Pure.
 
 Who comes behind a part waits for all of it, so a part is the work of one engine step. But each part is a call
-to a replica: a replica that does several steps in a time that nobody notices is sent as many at once.
+to a replica: replicas that do several steps in a time that nobody notices are sent as many at once.
 """
 
 from typing import Final, NamedTuple
@@ -20,24 +20,33 @@ class Most(NamedTuple):
     documents: int = STEP_DOCUMENTS
 
 
-def steps_at_once(rate: float | None, step_tokens: int) -> int:
-    """Engine steps that a part may be worth.
+class PartSize:
+    """Of one model: `steps` of the engine that a part may be worth, so far.
+
+    Twice as many after a part that came back soon, and one again after anything that did not: what was fast
+    a moment ago is no promise.
 
     Args:
-        rate: tokens a second of one replica, None where it was not seen yet.
         step_tokens: of an engine step.
     """
-    return 1 if rate is None else max(1, min(_MOST_STEPS, int(rate * _SECONDS / step_tokens)))
 
+    def __init__(self, step_tokens: int) -> None:
+        self.steps = 1
+        self._step_tokens = step_tokens
 
-def of(tokens: int, replicas: int, steps: int, step_tokens: int) -> Most:
-    """The parts of a request of so many tokens: no larger than is needed to have one for each replica.
+    @property
+    def tokens(self) -> int:
+        """Of the largest part."""
+        return self.steps * self._step_tokens
 
-    Args:
-        tokens: of the request.
-        replicas: of the model, that are ready.
-        steps: that a part may be worth.
-        step_tokens: of an engine step.
-    """
-    steps = min(steps, max(1, -(-tokens // (step_tokens * max(1, replicas)))))
-    return Most(steps * step_tokens, steps * STEP_DOCUMENTS)
+    def answered(self, tokens: int, seconds: float) -> None:
+        """A replica has read so many tokens, and whatever was before them, in so many seconds."""
+        if seconds > 2 * _SECONDS:
+            self.steps = 1
+        elif seconds <= _SECONDS and 2 * tokens > self.tokens:
+            self.steps = min(_MOST_STEPS, 2 * self.steps)
+
+    def of(self, tokens: int, replicas: int) -> Most:
+        """The parts of a request of so many tokens: no larger than leaves one for each of the replicas."""
+        steps = min(self.steps, max(1, -(-tokens // (self._step_tokens * max(1, replicas)))))
+        return Most(steps * self._step_tokens, steps * STEP_DOCUMENTS)

@@ -147,7 +147,8 @@ async def test_what_broke_two_replicas_is_not_tried_on_a_third(broken: int, atte
     assert held.is_idle()
 
 
-async def test_second_attempts_end_with_their_budget() -> None:
+async def test_second_attempts_end_with_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry_budget, "PER_SECOND", 0.0)
     held = Held(2)
     held.error = UnreachableError("closed")
     for _ in range(400):

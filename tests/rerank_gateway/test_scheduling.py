@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rerank_api import backend_token, keys
-from rerank_gateway import ejection
+from rerank_gateway import ejection, part_size
 from rerank_gateway.config import Settings
 from rerank_gateway.model_load import ModelLoad
 from rerank_gateway.records import ObjectId
@@ -25,6 +25,12 @@ TOKEN = backend_token.token(MASTER, "default")
 WORDS = "word " * 12
 DOCUMENT_TOKENS = 12 + 1 + 5 + 3
 PART_TOKENS = 32 * DOCUMENT_TOKENS
+
+
+@pytest.fixture(autouse=True)
+def _parts_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are short here, or as short as a test lets them be; they stand for long ones."""
+    monkeypatch.setattr(part_size, "_SECONDS", 0.0)
 
 
 def documents(count: int) -> list[str]:
@@ -211,7 +217,7 @@ async def test_more_than_may_wait_is_refused_at_once() -> None:
 
 
 async def test_ten_times_what_a_replica_can_is_refused_early_and_nothing_is_scored_in_vain() -> None:
-    async with served(1, request_timeout_seconds=5.0, max_queue_seconds=0.5) as (gateway, [engine]):
+    async with served(1, max_queue_seconds=0.5) as (gateway, [engine]):
         engine.step_tokens = PART_TOKENS
         engine.step_seconds = 0.01
         await taught(gateway)
