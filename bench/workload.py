@@ -15,6 +15,13 @@ from rerank_api import keys
 from tests.rerank_gateway import objects
 
 MODEL = "bench"
+# Out of reach: what is measured is the counting.
+_LIMITS = {
+    "requestsPerMinute": 10**9,
+    "documentsPerMinute": 10**9,
+    "tokensPerMinute": 10**12,
+    "concurrentRequests": 10**6,
+}
 _WORDS = (
     *("panda", "bear", "bamboo", "forest", "mountain"),
     *("river", "climate", "habitat", "species", "mammal"),
@@ -64,7 +71,7 @@ def engines(count: int, *, step_seconds: float = 0.0) -> Iterator[list[Program]]
 def gateway(replicas: Sequence[Program]) -> Iterator[Gateway]:
     """Our gateway in front of `replicas`, from a folder of YAML."""
     minted = keys.mint()
-    bodies = [objects.api_key(minted), objects.model(MODEL, repo=None)]
+    bodies = [objects.api_key(minted, limits=_LIMITS), objects.model(MODEL, repo=None)]
     for number, replica in enumerate(replicas):
         body = objects.endpoint_slice(["127.0.0.1"], port=replica.port, of=MODEL)
         body["metadata"]["name"] = f"{MODEL}-{number}"
