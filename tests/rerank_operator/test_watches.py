@@ -106,6 +106,16 @@ class ApiServer:
         }
 
 
+def kubeconfig(url: str, token: str) -> str:
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": url}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+    }
+    return yaml.safe_dump(config)
+
+
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[tuple[ApiServer, str]]:
     """An API server of the test's own, with its URL."""
@@ -128,13 +138,7 @@ async def watching(
 ) -> AsyncIterator[tuple[ApiServer, Watches]]:
     """Kopf, with our handlers and settings but for the times, on an API server of the test's own."""
     async with serving() as (server, url):
-        config = {
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": url}}],
-            "users": [{"name": "u", "user": {"token": "t"}}],
-        }
-        (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+        (folder / "kubeconfig").write_text(kubeconfig(url, "t"))
         monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
         watches = Watches(handlers.watched(namespaces, catalog_models=not namespaces), clock=clock)
         settings = handlers.settings()
@@ -217,6 +221,22 @@ async def test_a_kind_that_kopf_did_not_find_is_dead(tmp_path: Path, monkeypatch
     async with watching(tmp_path, monkeypatch, (), clock) as (_, watches):
         clock.now += DEAD_SECONDS + 1
         await until(lambda: watches.dead() == ["deployments"], seconds=WAIT_SECONDS)
+
+
+async def test_credentials_that_were_refused_are_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kopf asks when the API server refused the last ones, and would ask for ever. A new token is a new try."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    log_in = login(Watches({}), in_cluster=False)
+    given = []
+    for token in ("old", "old", "new"):
+        (tmp_path / "kubeconfig").write_text(kubeconfig("http://127.0.0.1:1", token))
+        session = await log_in(settings=handlers.settings())
+        given.append(session and session.aiohttp_session.headers["Authorization"])
+        if session:
+            await session.aiohttp_session.close()
+    assert given == ["Bearer old", None, "Bearer new"]
 
 
 async def test_what_a_watch_told_before_it_fell_silent_is_no_news() -> None:
