@@ -96,8 +96,7 @@ def run(length: float) -> list[Bound]:
         Bound("of these, leaders that had not yet written anything", tally.idle, sleeps // 4),
         Bound("takeover, median", percentile(tally.takeovers, 0.5), None, "s"),
         Bound("takeover, longest", max(tally.takeovers), _TAKEOVER_SECONDS, "s"),
-        # What was about to be sent when the leader fell asleep is sent when it wakes: the Lease cannot hold
-        # that back, so each write carries what it was planned from.
+        # The Lease cannot hold back what was just being sent. What it was planned from, and carries, can.
         Bound("writes of leaders after they woke that changed something", len(tally.changes), 0),
         Bound("such that were refused, being planned from older state", tally.refused),
         Bound("such that changed nothing", tally.idle_writes),

@@ -6,6 +6,7 @@ slept through its lease, must not write.
 """
 
 import json
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -127,13 +128,14 @@ class Cluster:
 
     Attributes:
         api: the client, with host and credentials.
-        may_write: the fence; asked before each write.
+        may_write_for: the fence; asked before each write, how many seconds it may take. It is given up after
+            that: what was not sent when the process fell asleep is not sent when it wakes.
         on_write: told of each write that the API server carried out (metrics): the resource, and behind a
             slash what a manager of its own writes ("apikeys/usage").
     """
 
     api: client.ApiClient
-    may_write: Callable[[], bool] = lambda: True
+    may_write_for: Callable[[], float] = lambda: math.inf
     on_write: Callable[[str], None] = lambda _what: None
 
     @classmethod
@@ -339,10 +341,17 @@ class Cluster:
         accept: str = "application/json",
         part: str = "",
     ) -> Object:
-        if not self.may_write():
+        seconds = self.may_write_for()
+        if seconds <= 0:
             raise NotLeaderError
         done = await self._request(
-            method, path, body=body, query=query, content_type=content_type, accept=accept
+            method,
+            path,
+            body=body,
+            query=query,
+            content_type=content_type,
+            accept=accept,
+            deadline=min(seconds, REQUEST_TIMEOUT_SECONDS),
         )
         if not query or _DRY_RUN not in query:
             self.on_write(resource.plural + part)

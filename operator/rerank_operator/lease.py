@@ -35,9 +35,13 @@ class LeaderLease:
     _renewed: float | None = None
     _seen: tuple[object, float] = field(default=(None, 0.0))
 
+    def seconds_left(self) -> float:
+        """For how long this process may write, if it does not renew the Lease: well under its duration."""
+        return 0.0 if self._renewed is None else self._renewed + RENEW_DEADLINE_SECONDS - self.clock()
+
     def held(self) -> bool:
         """Whether this process may write now."""
-        return self._renewed is not None and self.clock() - self._renewed < RENEW_DEADLINE_SECONDS
+        return self.seconds_left() > 0
 
     async def acquire(self) -> None:
         """Return when this process is the leader."""

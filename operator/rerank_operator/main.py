@@ -82,7 +82,7 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
         name=settings.lease_name,
         identity=f"{settings.pod_name}_{uuid.uuid4()}",
     )
-    api.may_write = lease.held
+    api.may_write_for = lease.seconds_left
     api.on_write = lambda what: health.metrics.writes.labels(what).inc()
     # kopf replaces this when it starts; until then, as process 1 of a container, nobody else would listen.
     this = asyncio.current_task()

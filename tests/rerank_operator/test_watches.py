@@ -226,7 +226,7 @@ async def test_a_kind_that_kopf_did_not_find_is_dead(tmp_path: Path, monkeypatch
 async def test_credentials_that_were_refused_are_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kopf asks when the API server refused the last ones, and would ask for ever. A new token is a new try."""
+    """Kopf asks when the API server refused the last ones. A new token is another try."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     log_in = login(Watches({}), in_cluster=False)
     given = []
