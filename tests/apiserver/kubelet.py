@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
 from typing import Any
 
 from tests.apiserver.api import Api, Object, Refused, eventually
@@ -15,9 +17,11 @@ _numbers = itertools.count()
 
 
 def _address() -> str:
-    """One of this machine's own for a pod. There are enough for thousands."""
-    third, fourth = divmod(next(_numbers), 250)
-    return f"127.0.{third}.{fourth + 2}"
+    """One of 127.0.0.0/8 for a pod, which no other process takes: tests run in several.
+
+    The 500 of a process come round again. Its earlier pods have gone by then.
+    """
+    return str(IPv4Address("127.0.0.0") + os.getpid() % 2**15 * 2**9 + next(_numbers) % 500)
 
 
 @contextmanager
