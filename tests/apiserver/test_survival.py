@@ -344,9 +344,10 @@ def test_every_right_is_used_and_none_is_missing(
     small = {"gpu": {"count": 0}, "cpu": "100m", "memory": "1Gi"}
     api.apply(models_path(namespace, "m"), model("m", resources=small))
     for name in ("first", "second"):  # the Secret moves, so the old one is deleted
-        api.apply(keys_path(namespace, "k"), {**key("k"), "spec": {"secret": {"name": name}}})
-        secret = f"/api/v1/namespaces/{namespace}/secrets/{name}"
-        eventually("the key is minted", lambda: api.find(secret))  # noqa: B023
+        path = keys_path(namespace, "k")
+        api.apply(path, {**key("k"), "spec": {"secret": {"name": name}}})
+        told = {"secretName": name}.items()
+        eventually("the key is handed out", lambda: told <= api.get(path).get("status", {}).items())  # noqa: B023
     # A replica that finds no node is explained with the nodes that there are.
     eventually("it asks for nodes", lambda: asked_for(audit, "list", "nodes"))
     with node(api, "n-rights"):
