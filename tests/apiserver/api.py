@@ -68,11 +68,15 @@ class Api:
             target = path + ("?" + urlencode(query) if query else "")
             connection.request(method, target, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
-            answer = json.loads(response.read())
+            text = response.read()
         except BaseException:
             connection.close()
             raise
         self._kept.used = time.monotonic()
+        try:
+            answer = json.loads(text)
+        except ValueError:  # a path that is not served yet is refused in plain words
+            answer = {"message": text.decode()}
         if response.status >= 400:
             raise Refused(response.status, answer)
         assert isinstance(answer, dict)
