@@ -111,7 +111,7 @@ def _sleep(api: Api, leader: _Contender, standby: _Contender, tally: _Tally, *, 
     names = [f"m{len(tally.takeovers)}-{each}" for each in range(_MODELS)]
     began = api.access.audit_log.stat().st_size
     _apply(api, names, replicas=1)
-    time.sleep(moment)
+    time.sleep(moment)  # it is at work: at another write in each round
     leader.operator.send(signal.SIGSTOP)
     slept = time.monotonic()
     tally.idle += not leader.writes(api, since=began)

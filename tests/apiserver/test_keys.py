@@ -100,8 +100,8 @@ def test_expiry_is_told_when_it_comes_and_can_be_moved(api: Api, namespace: str)
     soon = datetime.now(UTC) + timedelta(seconds=5)
     apply_key(api, namespace, expiresAt=soon.isoformat())
     with_reason(api, namespace, "Active")
-    with_reason(api, namespace, "Expired")
-    assert datetime.now(UTC) - soon < timedelta(seconds=5)
+    with_reason(api, namespace, "Expired", seconds=10)
+    assert datetime.now(UTC) - soon < timedelta(seconds=3)
     apply_key(api, namespace, expiresAt=(soon + timedelta(days=1)).isoformat())
     with_reason(api, namespace, "Active")
 
@@ -183,7 +183,7 @@ def test_a_raised_version_replaces_the_key_and_the_former_works_for_the_overlap(
         ready = api.get(key_path(namespace))["status"]["conditions"][0]
         return bool(ready["message"].startswith("1 key is accepted"))
 
-    eventually("the overlap is told to be over", only_one)
+    eventually("the overlap is told to be over", only_one, seconds=10)
     assert datetime.now(UTC) >= old.expires_at
     assert {"KeyWritten", "KeyReplaced"} <= events(api, namespace)
     assert former not in str(api.get(key_path(namespace)))
@@ -203,7 +203,7 @@ def test_a_secret_with_a_time_goes_and_the_key_works_on(api: Api, namespace: str
     assert key.status.secret_expires_at is not None
     running.stop()
     running.start()  # the time stands in the status
-    eventually("the Secret is gone", lambda: api.find(secret_path(namespace, "k")) is None)
+    eventually("the Secret is gone", lambda: api.find(secret_path(namespace, "k")) is None, seconds=15)
     assert datetime.now(UTC) >= key.status.secret_expires_at
     gone = with_reason(api, namespace, "SecretRemoved")
     assert gone.status.hashes == key.status.hashes
@@ -260,7 +260,7 @@ def test_keys_of_one_s_own(api: Api, namespace: str) -> None:
     key = with_reason(api, namespace, "BroughtAlong")
     assert [known.sha256 for known in key.status.hashes] == [own]
     assert api.find(secret_path(namespace, "k")) is None
-    with_reason(api, namespace, "Expired")
+    with_reason(api, namespace, "Expired", seconds=10)
     apply_key(api, namespace, hashes=[{"sha256": own}])
     with_reason(api, namespace, "Active")
     apply_key(api, namespace)
