@@ -15,6 +15,7 @@ from soak import (
     attacks,
     crashes,
     dead_watches,
+    faults,
     fuzz,
     lease,
     revocation,
@@ -36,6 +37,7 @@ RUNS: dict[str, Callable[[float], list[Bound]]] = {
     "dead-watches": dead_watches.run,
     "crashes": crashes.every_write,
     "kills": crashes.at_random,
+    "faults": faults.run,
 }
 
 

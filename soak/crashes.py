@@ -12,11 +12,12 @@ from dev.cluster import temporary
 from dev.cluster.access import Access
 from soak.bound import Bound
 from tests.apiserver.api import Api, with_crds
-from tests.apiserver.crash_world import CrashWorld, Ground
+from tests.apiserver.crash_world import CrashWorld
 from tests.apiserver.crash_worlds import CONVERGE_SECONDS, Doom, Outcome, Peace, play, undisturbed
 from tests.apiserver.deadly import When
 from tests.apiserver.fork_server import ForkServer
 from tests.apiserver.kubelet import node
+from tests.apiserver.lone_operator import Ground
 from tests.apiserver.operator_process import install_rights
 
 _TOGETHER: Final = 6
@@ -27,12 +28,12 @@ _LONGEST_LIFE_SECONDS: Final = 2.5
 
 def every_write(length: float) -> list[Bound]:
     """Each write is the last of an operator twice: once it is withheld, once only its answer is."""
-    with _ground() as ground:
-        peace = _finished(undisturbed(ground))
+    with ground() as shared:
+        peace = _finished(undisturbed(shared))
         points = peace.result().points
         dooms = [_at(point, when) for point in points for when in ("before", "after")]
         dooms = dooms[:: max(1, round(1 / length))]
-        outcomes = play(ground, dooms, peace, together=_TOGETHER)
+        outcomes = play(shared, dooms, peace, together=_TOGETHER)
     missed = sum(not outcome.kills for outcome in outcomes)
     return [
         Bound("writes of a run that is left in peace", len(points)),
@@ -45,9 +46,9 @@ def every_write(length: float) -> list[Bound]:
 def at_random(length: float) -> list[Bound]:
     """Ten operators of each world are killed, up to 2.5 s after each began to work."""
     count = max(1, round(_KILLS * length / _KILLS_OF_A_WORLD))
-    with _ground() as ground:
-        peace = _finished(undisturbed(ground))
-        outcomes = play(ground, [_now_and_then(seed) for seed in range(count)], peace, together=_TOGETHER)
+    with ground() as shared:
+        peace = _finished(undisturbed(shared))
+        outcomes = play(shared, [_now_and_then(seed) for seed in range(count)], peace, together=_TOGETHER)
     return [Bound("runs", count), *_told(outcomes)]
 
 
@@ -87,7 +88,8 @@ def _finished(peace: Peace) -> Future[Peace]:
 
 
 @contextmanager
-def _ground() -> Iterator[Ground]:
+def ground() -> Iterator[Ground]:
+    """An API server with a node, for many operators."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         plane = stack.enter_context(temporary.control_plane(folder / "plane"))

@@ -4,7 +4,9 @@ kopf sees to the watches (lists, bookmarks, reconnects). Handlers only put a key
 `event` leaves no annotation, no finalizer and no status on the object.
 """
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain, repeat
 from random import uniform
 from typing import Any, Final
@@ -25,9 +27,6 @@ API_KEY: Final = "APIKey"
 
 _OURS: Final = (cluster.MODEL_DEPLOYMENT, cluster.API_KEY)
 _CHILDREN: Final = (cluster.DEPLOYMENT, cluster.SERVICE, cluster.POD)
-# Within the chart's terminationGracePeriodSeconds, usage and Lease included.
-STOP_SECONDS: Final = 25
-
 _CHILD_LABELS: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.MODEL_LABEL}"
 
 
@@ -51,31 +50,49 @@ def watched(namespaces: tuple[str, ...], *, catalog_models: bool) -> dict[str, s
     return found
 
 
-def registry(
-    queue: KeyedQueue[Key], users: Users, login: Login, *, catalog_models: bool
-) -> kopf.OperatorRegistry:
-    """All handlers. `users` tells which models an entry concerns, where `catalog_models` may be read."""
+@dataclass(frozen=True, slots=True)
+class Wakes:
+    """What the handlers do. They run in kopf's event loop, queue and users live in ours."""
+
+    loop: asyncio.AbstractEventLoop
+    queue: KeyedQueue[Key]
+    users: Users
+
+    def wake(self, kind: str, namespace: str | None, name: str | None) -> None:
+        """Have a resource looked at."""
+        self.loop.call_soon_threadsafe(self.queue.add, (kind, namespace or "", name or ""))
+
+    def wake_users(self, entry: str | None) -> None:
+        """Have all models looked at that a catalog entry concerns."""
+        self.loop.call_soon_threadsafe(self._wake_users, entry or "")
+
+    def _wake_users(self, entry: str) -> None:
+        for model in self.users.of(entry):
+            self.queue.add((MODEL, *model))
+
+
+def registry(wakes: Wakes, login: Login, *, catalog_models: bool) -> kopf.OperatorRegistry:
+    """All handlers; that of catalog entries only where `catalog_models` may be read."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(login)
 
     @kopf.on.event(*_selector(cluster.MODEL_DEPLOYMENT), registry=found)
     async def on_model(namespace: str | None, name: str | None, **_: Any) -> None:
-        queue.add((MODEL, namespace or "", name or ""))
+        wakes.wake(MODEL, namespace, name)
 
     @kopf.on.event(*_selector(cluster.API_KEY), registry=found)
     async def on_api_key(namespace: str | None, name: str | None, **_: Any) -> None:
-        queue.add((API_KEY, namespace or "", name or ""))
+        wakes.wake(API_KEY, namespace, name)
 
     async def on_catalog_model(name: str | None, **_: Any) -> None:
-        for model in users.of(name or ""):
-            queue.add((MODEL, *model))
+        wakes.wake_users(name)
 
     if catalog_models:
         kopf.on.event(*_selector(cluster.CATALOG_MODEL), registry=found)(on_catalog_model)
 
     async def on_child(namespace: str | None, labels: Any, **_: Any) -> None:
         if names.MODEL_LABEL in labels:
-            queue.add((MODEL, namespace or "", labels[names.MODEL_LABEL]))
+            wakes.wake(MODEL, namespace, labels[names.MODEL_LABEL])
 
     for resource in _CHILDREN:
         kopf.on.event(*_selector(resource), registry=found)(on_child)
@@ -90,7 +107,7 @@ def settings() -> kopf.OperatorSettings:
     found.networking.request_timeout = 15
     found.networking.connect_timeout = 5
     found.networking.error_backoffs = Backoffs()  # read anew for each request
-    found.process.ultimate_exiting_timeout = STOP_SECONDS
+    found.process.ultimate_exiting_timeout = None  # it would end the process, and is but a part of it
     found.posting.enabled = False
     found.scanning.disabled = True  # neither namespaces nor CRDs are watched: no right to list them is needed
     found.persistence.finalizer = f"{names.GROUP}/finalizer"

@@ -82,7 +82,12 @@ class KeyReconciler:
         taken = await self._taken(key, wanted.hashes)
         if taken:
             wanted = outcome(taken=taken)
-        await self._report(look, wanted)
+        try:
+            await self._report(look, wanted)
+        except cluster.ApiError as error:
+            if error.outdated:
+                await look.take_back()
+            raise
         change = key_lifecycle.next_change(key, wanted, look.now)
         waits = [SECRET_SECONDS] if look.trouble is not None else []
         if change is not None:
@@ -154,6 +159,7 @@ class _Look:
     removed: bool = False
     trouble: Verdict | None = None
     notices: list[Notice] = field(default_factory=list)
+    _made: cluster.Object | None = None
 
     async def hand_out(self, cause: Cause) -> None:
         """A new key in the Secret.
@@ -177,6 +183,16 @@ class _Look:
         await self.api.confirm(cluster.API_KEY, self.live)
         await self._remove()
 
+    async def take_back(self) -> None:
+        """Remove the Secret that this look made: the status will not tell of it."""
+        if self._made is not None:
+            await self.api.delete_secret(
+                self.key.metadata.namespace,
+                self.key.secret_name,
+                uid=self._made["uid"],
+                resource_version=self._made["resourceVersion"],
+            )
+
     async def secret_is_lost(self) -> bool:
         """Whether the Secret is there no more. Asked by a write that is only tried: that reads no Secret."""
         there = await self._apply(secret.api_key_secret(self.key, text=None), dry_run=True)
@@ -197,6 +213,7 @@ class _Look:
                     raise
                 # There is a Secret: of a look that was cut off, or of somebody else.
             else:
+                self._made = made
                 return str(made["uid"]) if made else None
         there = await self._apply(intent, dry_run=True)
         if there is None or not await self._announce(cause, minted):

@@ -1,12 +1,16 @@
 """Gives kopf its credentials, with an HTTP client that tells how its watches are."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import kopf
 
 from rerank_operator.watches import Watches
+
+# Before credentials that were refused are tried again.
+REFUSED_SECONDS: Final = 4.0
 
 Login = Callable[..., Awaitable[kopf.AiohttpSession | None]]
 
@@ -19,8 +23,12 @@ def login(watches: Watches, *, in_cluster: bool) -> Login:
     async def log_in(**arguments: Any) -> kopf.AiohttpSession | None:
         nonlocal last
         info = find(**arguments)
-        if info is None or info == last:
-            return None  # none at all, or none but those that were refused: kopf ends
+        if info is not None and info == last:
+            # An API server that starts refuses what it will take in a moment; a token may just be renewed.
+            await asyncio.sleep(REFUSED_SECONDS)
+            info = find(**arguments)
+        if info is None:
+            return None  # kopf ends
         last = info
         # As kopf would make it, and kopf closes it.
         session = aiohttp.ClientSession(

@@ -14,38 +14,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from rerank_api import keys
 from rerank_api.api_key import APIKey
 from tests.apiserver import crash_state
-from tests.apiserver.api import RERANK, Answer, Api, Object, Refused, catalog_entry, eventually
+from tests.apiserver.api import RERANK, Answer, Object, Refused, catalog_entry, eventually
 from tests.apiserver.crash_state import TOKEN_SECRET, accepted
 from tests.apiserver.deadly import Deadly
-from tests.apiserver.fault_proxy import FaultProxy
-from tests.apiserver.fork_server import ForkServer
 from tests.apiserver.gateway_port import CALM, GatewayPort
 from tests.apiserver.kubelet import Fleet
+from tests.apiserver.lone_operator import Ground, LoneOperator
 from tests.apiserver.models import COMMIT, apply_model, model_path
-from tests.apiserver.operator_process import NAMESPACE, ROOT, Operator
 
 _STEP_SECONDS = 120.0
 _MOST_UNASKED_ENDS = 5
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What worlds share: the API server with a node, an account for their operators, and who starts these."""
-
-    api: Api
-    folder: Path
-    token: str
-    forks: ForkServer
 
 
 class CrashWorld:
@@ -63,19 +46,13 @@ class CrashWorld:
         self.deadly = Deadly(self._kill, namespace=name)
         self.moments: Iterator[float] = iter(())
         self.unasked_ends = 0
-        self._system = f"{name}-system"
         self._entry = f"entry-{name}"
         self._port = GatewayPort()
         self._fleet = Fleet(ground.api, name, COMMIT)
-        self._proxy = FaultProxy(ground.api.access)
         folder = ground.folder / name
         self._mounted = folder / "backend-token"
         catalog = folder / "catalog"
-        catalog.mkdir(parents=True)
-        (catalog / "entry.json").write_text(json.dumps(catalog_entry(self._entry)))
         environment = {
-            "RERANK_NAMESPACE": self._system,
-            "RERANK_WATCH_NAMESPACES": name,
             "RERANK_CATALOG_DIR": str(catalog),
             "RERANK_GATEWAY_PEERS": self._port.address,
             "RERANK_USAGE_POLL_SECONDS": "0.3",
@@ -83,45 +60,34 @@ class CrashWorld:
             "RERANK_BACKEND_TOKEN_FILE": str(self._mounted),
             "RERANK_BACKEND_TOKEN_SECRET": TOKEN_SECRET,
         }
-        self._operator = Operator(ground.api, folder, ground.token, environment, launch=ground.forks.launch)
+        self._lone = LoneOperator(ground, name, environment)
+        catalog.mkdir()
+        (catalog / "entry.json").write_text(json.dumps(catalog_entry(self._entry)))
         self._over = threading.Event()
         self._error: BaseException | None = None
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
 
     def open(self) -> None:
-        """Make the namespaces and start the operator."""
-        for namespace in (self.name, self._system):
-            self.api.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
-        for namespace in (self.name, self._system):
-            account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
-            eventually("the namespace has its account", partial(self.api.find, account))
-        for body in _rights_in(self._system):
-            path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self._system}/{body['kind'].lower()}s"
-            self.api.apply(f"{path}/{body['metadata']['name']}", body)
-        self._proxy.__enter__()
-        self._proxy.fault = self.deadly
-        self._operator.server = self._proxy.url
-        self._operator.start(ready=False)
+        """Start the operator."""
+        self._lone.proxy.fault = self.deadly
+        self._lone.prepare()
+        self._lone.start()
         self._supervisor.start()
 
     def close(self) -> None:
-        """End the operator and remove everything. What it made in its namespace goes with that."""
+        """End the operator and remove everything."""
         self._over.set()
         self._supervisor.join()
-        if self._operator.process is not None:
-            self._operator.kill()
-        self._proxy.__exit__(None, None, None)
+        self._lone.close()
         self._port.close()
         self._fleet.close()
-        entry = f"{RERANK}/catalogmodels/{self._entry}"
-        for path in (f"/api/v1/namespaces/{self.name}", f"/api/v1/namespaces/{self._system}", entry):
-            with suppress(Refused):  # it did not come to that
-                self.api.delete(path)
+        with suppress(Refused):  # it did not come to that
+            self.api.delete(f"{RERANK}/catalogmodels/{self._entry}")
         self._fleet.end(everything=True)
 
     def state(self) -> Object:
         """What is there."""
-        return crash_state.state(self.api, self.name, system=self._system, entry=self._entry)
+        return crash_state.state(self.api, self.name, system=self._lone.system, entry=self._entry)
 
     def told(self) -> Counter[str]:
         """The news that were told, and how often."""
@@ -130,7 +96,7 @@ class CrashWorld:
     # The operator's life
 
     def _kill(self) -> None:
-        process = self._operator.process
+        process = self._lone.operator.process
         if process is not None:
             os.kill(process.pid, signal.SIGKILL)
 
@@ -139,7 +105,7 @@ class CrashWorld:
         doom: float | None = None
         try:
             while not self._over.wait(0.02):
-                process = self._operator.process
+                process = self._lone.operator.process
                 assert process is not None
                 if process.poll() is not None:
                     self._start_again()
@@ -155,13 +121,8 @@ class CrashWorld:
         if not self.deadly.shut:
             self.unasked_ends += 1
             assert self.unasked_ends < _MOST_UNASKED_ENDS, "the operator ends and ends"
-        self._operator.process = None
-        # A killed leader leaves its Lease behind. Waiting for it to run out is another test's subject.
-        leases = f"/apis/coordination.k8s.io/v1/namespaces/{self._system}/leases"
-        with suppress(Refused):
-            self.api.delete(f"{leases}/rerank-operator")
         self.deadly.reopen()
-        self._operator.start(ready=False)
+        self._lone.start_again()
 
     # The scenario
 
@@ -243,13 +204,13 @@ class CrashWorld:
         try:
             return eventually(what, one, seconds=_STEP_SECONDS, pause=0.25)
         except AssertionError as error:
-            log = self._operator.log()[-3000:]
+            log = self._lone.operator.log()[-3000:]
             raise AssertionError(f"{error}; killed {self.deadly.kills}; log: {log}") from None
 
     def _mount(self) -> None:
         """Mount the backend token's Secret, as soon as there is one."""
         if not self._mounted.exists():
-            secret = self.api.find(f"/api/v1/namespaces/{self._system}/secrets/{TOKEN_SECRET}")
+            secret = self.api.find(f"/api/v1/namespaces/{self._lone.system}/secrets/{TOKEN_SECRET}")
             if secret is not None:
                 self._mounted.write_bytes(base64.b64decode(secret["data"]["master"]))
 
@@ -279,15 +240,6 @@ def _serves(deployment: Object) -> bool:
     """Whether all replicas that are wanted, and no others, are there, of the newest revision, and ready."""
     counts = {deployment["status"].get(part, 0) for part in ("replicas", "updatedReplicas", "readyReplicas")}
     return counts == {deployment["spec"]["replicas"]}
-
-
-def _rights_in(namespace: str) -> Iterator[Object]:
-    """What the chart grants in the operator's own namespace, granted in this one to the same account."""
-    for body in yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()):
-        if body["kind"] in {"Role", "RoleBinding"} and body["metadata"]["name"] == "rerank-operator-self":
-            assert body["metadata"]["namespace"] == NAMESPACE
-            body["metadata"]["namespace"] = namespace
-            yield body
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.apiserver.api import Object, eventually
-from tests.apiserver.crash_world import CrashWorld, Ground, crash_world
+from tests.apiserver.crash_world import CrashWorld, crash_world
+from tests.apiserver.lone_operator import Ground
 
 CONVERGE_SECONDS = 30.0
 

@@ -24,6 +24,7 @@ Answer = TypeVar("Answer")
 
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 _LOOK_SECONDS = 0.05
+_ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,13 @@ class Asked:
 
 
 class Fault:
-    """What happens to requests. This one does nothing; others override what they are about."""
+    """What happens to requests. This one does nothing; others override what they are about.
+
+    Attributes:
+        late_seconds: how long after its end a request may arrive that was asked during it.
+    """
+
+    late_seconds = 0.0
 
     async def answer(self, exchange: "Exchange") -> web.StreamResponse:
         """Answer a request."""
@@ -103,6 +110,7 @@ class Exchange:
         """What the API server answers; the operator has not heard of it yet."""
         async with self._ask() as response:
             body = await response.read()
+            self._proxy.done.append((self.asked, response.status))
             return web.Response(status=response.status, headers=_passed(response.headers), body=body)
 
     async def pass_on(self) -> web.StreamResponse:
@@ -117,13 +125,19 @@ class Exchange:
 
     @asynccontextmanager
     async def _ask(self) -> AsyncIterator[aiohttp.ClientResponse]:
-        async with self._proxy.client.request(
-            self._request.method,
-            self._proxy.target + self._request.raw_path,
-            headers=_passed(self._request.headers),
-            data=self.asked.body or None,
-            skip_auto_headers=("Accept", "Content-Type", "User-Agent"),
-        ) as response:
+        asking = asyncio.ensure_future(
+            self._proxy.client.request(
+                self._request.method,
+                self._proxy.target + self._request.raw_path,
+                headers=_passed(self._request.headers),
+                data=self.asked.body or None,
+                skip_auto_headers=("Accept", "Content-Type", "User-Agent"),
+            )
+        )
+        self._proxy.unanswered.add(asking)
+        asking.add_done_callback(self._proxy.unanswered.discard)
+        response = await asking
+        async with response:
             try:
                 yield response
             finally:
@@ -172,12 +186,22 @@ _FOR_EVER = 3600.0
 
 
 class FaultProxy:
-    """A proxy with a thread of its own. `fault` may be changed at any time."""
+    """A proxy with a thread of its own.
+
+    Attributes:
+        fault: what happens to requests; may be changed at any time.
+        asked: every request but the Lease's, in the order in which they came.
+        done: those that the API server answered, with the status.
+        unanswered: those that the API server has not begun to answer.
+    """
 
     def __init__(self, access: Access) -> None:
         self.target = access.url
         self.fault = Fault()
         self.url = ""
+        self.asked: list[Asked] = []
+        self.done: list[tuple[Asked, int]] = []
+        self.unanswered: set[asyncio.Future[aiohttp.ClientResponse]] = set()
         self.client: aiohttp.ClientSession
         self._authority = access.authority
         self._loop = asyncio.new_event_loop()
@@ -224,6 +248,8 @@ class FaultProxy:
 
     async def _stop(self) -> None:
         await self._runner.cleanup()
+        if self.unanswered:  # one that is given up then says farewell for longer than this loop lives
+            await asyncio.wait(self.unanswered, timeout=_ANSWER_SECONDS)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
@@ -237,6 +263,8 @@ class FaultProxy:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         asked = Asked(request.method, request.path, dict(request.query), await request.read())
+        if not asked.is_lease:
+            self.asked.append(asked)
         exchange = Exchange(self, request, asked)
         try:
             return await self.fault.answer(exchange)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.apiserver.api import Api
-from tests.apiserver.crash_world import CrashWorld, Ground
+from tests.apiserver.crash_world import CrashWorld
 from tests.apiserver.crash_worlds import Doom, play, undisturbed
 from tests.apiserver.deadly import When
 from tests.apiserver.fork_server import ForkServer
 from tests.apiserver.kubelet import node
+from tests.apiserver.lone_operator import Ground
 from tests.apiserver.operator_process import Operator
 
 KILLS: tuple[dict[str, When], ...] = (

@@ -260,6 +260,20 @@ def test_a_look_that_was_overtaken_touches_no_secret(
     assert all(world.accepts(world.server.in_secret(name)) for name in world.server.secrets)
 
 
+def test_a_first_key_whose_apikey_changes_meanwhile_is_taken_back(world: World) -> None:
+    """The next look hands one out where it is wanted then, and would not know of this one."""
+    world.server.apply_key(secret={"name": "first"})
+    world.server.stale = copy.deepcopy(world.server.keys)
+    world.server.apply_key(secret={"name": "second"})
+    with pytest.raises(ApiError, match="modified"):
+        world.look()
+    assert world.server.secrets == {}
+    world.server.stale = {}
+    world.look()
+    assert list(world.server.secrets) == ["second"]
+    assert world.accepts(world.server.in_secret("second"))
+
+
 def test_a_look_at_a_settled_key_writes_nothing(world: World) -> None:
     world.server.apply_key()
     world.look()

@@ -15,7 +15,6 @@ from aiohttp import ClientSession, web
 
 from rerank_operator import handlers
 from rerank_operator.catalog import Users
-from rerank_operator.handlers import Key
 from rerank_operator.login import login
 from rerank_operator.queue import KeyedQueue
 from rerank_operator.watches import DEAD_SECONDS, Watches
@@ -146,11 +145,11 @@ async def watching(
         settings.networking.request_timeout = 0.3
         settings.networking.error_backoffs = [0.05] * 10_000
         stop = asyncio.Event()
-        queue: KeyedQueue[Key] = KeyedQueue()
+        wakes = handlers.Wakes(asyncio.get_running_loop(), KeyedQueue(), Users())
         operator = asyncio.create_task(
             kopf.operator(
                 registry=handlers.registry(
-                    queue, Users(), login(watches, in_cluster=False), catalog_models=not namespaces
+                    wakes, login(watches, in_cluster=False), catalog_models=not namespaces
                 ),
                 settings=settings,
                 standalone=True,
@@ -223,20 +222,24 @@ async def test_a_kind_that_kopf_did_not_find_is_dead(tmp_path: Path, monkeypatch
         await until(lambda: watches.dead() == ["deployments"], seconds=WAIT_SECONDS)
 
 
-async def test_credentials_that_were_refused_are_not_tried_again(
+async def test_credentials_that_were_refused_are_tried_again_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kopf asks when the API server refused the last ones. A new token is another try."""
+    """Kopf asks when the API server refused the last ones, and ends when it gets none."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setattr("rerank_operator.login.REFUSED_SECONDS", 0.2)
     log_in = login(Watches({}), in_cluster=False)
-    given = []
+    given, waited = [], []
     for token in ("old", "old", "new"):
         (tmp_path / "kubeconfig").write_text(kubeconfig("http://127.0.0.1:1", token))
+        asked = asyncio.get_running_loop().time()
         session = await log_in(settings=handlers.settings())
-        given.append(session and session.aiohttp_session.headers["Authorization"])
-        if session:
-            await session.aiohttp_session.close()
-    assert given == ["Bearer old", None, "Bearer new"]
+        waited.append(asyncio.get_running_loop().time() - asked >= 0.2)
+        assert session is not None
+        given.append(session.aiohttp_session.headers["Authorization"])
+        await session.aiohttp_session.close()
+    assert given == ["Bearer old", "Bearer old", "Bearer new"]
+    assert waited[1]
 
 
 async def test_what_a_watch_told_before_it_fell_silent_is_no_news() -> None:

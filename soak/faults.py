@@ -1,0 +1,48 @@
+"""The way to a real API server fails for half a minute, in each way that we know, while specs change."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from soak.bound import Bound
+from soak.crashes import ground
+from tests.apiserver.fault_world import (
+    CONVERGE_SECONDS,
+    MOST_REQUESTS_A_SECOND,
+    MOST_WRITES,
+    PAST,
+    FaultWorld,
+)
+from tests.apiserver.faults import FAULTS
+
+_SECONDS: Final = 30.0
+_TOGETHER: Final = 5
+
+
+def run(length: float) -> list[Bound]:
+    """Each between an operator of its own and the API server."""
+    seconds = max(4.0, _SECONDS * length)
+    with ground() as shared, ThreadPoolExecutor(_TOGETHER) as pool:
+        worlds = (FaultWorld(shared, f"fault-{number}") for number in range(len(FAULTS) + len(PAST)))
+        met = {
+            name: pool.submit(partial(next(worlds).play, fault(), seconds=seconds))
+            for name, fault in FAULTS.items()
+        } | {
+            name: pool.submit(partial(next(worlds).play_back, seconds=seconds, **how))
+            for name, how in PAST.items()
+        }
+        outcomes = {name: future.result() for name, future in met.items()}
+    for name, outcome in outcomes.items():
+        if outcome.wrong:
+            print(f"\n{name}: {outcome.wrong}", flush=True)
+    return [
+        Bound("faults, of so many seconds each", len(outcomes)),
+        Bound("seconds", seconds),
+        Bound("faults in which anything went wrong", sum(bool(o.wrong) for o in outcomes.values()), 0),
+        Bound("most writes for one", max(o.written for o in outcomes.values()), MOST_WRITES),
+        Bound("most requests in a second", max(o.asked for o in outcomes.values()), MOST_REQUESTS_A_SECOND),
+        *(
+            Bound(f"{name}: all well after", outcome.seconds, CONVERGE_SECONDS, "s")
+            for name, outcome in outcomes.items()
+        ),
+    ]

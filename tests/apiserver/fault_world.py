@@ -1,0 +1,211 @@
+"""Specs change while the way to the API server fails: what the operator does meanwhile, and afterwards."""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from rerank_api import keys
+from tests.apiserver.api import RERANK, Object, eventually
+from tests.apiserver.crash_state import accepted
+from tests.apiserver.fault_proxy import Asked, Fault
+from tests.apiserver.faults import Frozen
+from tests.apiserver.lone_operator import Ground, LoneOperator
+from tests.apiserver.models import apply_model, child_path, model_path
+
+CONVERGE_SECONDS = 30.0
+# Two models, a key and a new model are some twenty.
+MOST_WRITES = 40
+# Watches that are refused are tried again, each by itself.
+MOST_REQUESTS_A_SECOND = 60.0
+
+PAST = {
+    "read from before anything was made": {"empty": True, "restart": False},
+    "read from before anything was made, by a new operator": {"empty": True, "restart": True},
+    "read from before the last change": {"empty": False, "restart": False},
+    "read from before the last change, by a new operator": {"empty": False, "restart": True},
+}
+"""How `FaultWorld.play_back` reads the past."""
+
+_LATEST_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a fault.
+
+    Attributes:
+        wrong: what must not have happened.
+        seconds: from the end of the fault until all was as the specs want it.
+        asked: requests in each second of the fault.
+        written: writes that were carried out, from the beginning of the fault on.
+    """
+
+    wrong: list[str]
+    seconds: float
+    asked: float
+    written: int
+
+
+class FaultWorld:
+    """A model that grows, one that changes, one that is new, and a key that is replaced."""
+
+    def __init__(self, ground: Ground, name: str) -> None:
+        self.api = ground.api
+        self.lone = LoneOperator(ground, name, {})
+
+    def play(self, fault: Fault, *, seconds: float) -> Outcome:
+        """Have it fail for so long."""
+        self.lone.prepare()
+        self.lone.start()
+        try:
+            self._begin()
+            return self._meanwhile(fault, seconds, self._change)
+        finally:
+            self.lone.close()
+
+    def play_back(self, *, seconds: float, empty: bool, restart: bool) -> Outcome:
+        """Have all reads answered from what was there earlier.
+
+        Args:
+            seconds: for how long.
+            empty: from before the operator had made anything, else from before the last change.
+            restart: whether the operator is killed, and the next one knows nothing else.
+        """
+        self.lone.prepare()
+        self._apply_first()
+        nothing_yet = Frozen(self.api)
+        self.lone.start()
+        try:
+            self._begin()
+            earlier = nothing_yet if empty else Frozen(self.api)
+            self._change()
+            wrong = self._converged()
+            assert wrong == []
+
+            def also() -> None:
+                self._lose_a_child()
+                if restart:
+                    self.lone.operator.kill()
+                    self.lone.start_again()
+                    self._has_looked()
+
+            return self._meanwhile(earlier, seconds, also)
+        finally:
+            self.lone.close()
+
+    def _has_looked(self) -> None:
+        """Return when the operator has looked at the model and the key from now on."""
+        since = len(self.lone.proxy.asked)
+        wanted = {model_path(self.lone.name), self._key_path}
+        eventually(
+            "it looks at them", lambda: wanted <= {asked.path for asked in self.lone.proxy.asked[since:]}
+        )
+
+    def _apply_first(self) -> None:
+        self._apply(replicas=2, memory="1Gi", version=1)
+
+    def _apply(self, *, replicas: int, memory: str, version: int) -> None:
+        resources = {"gpu": {"count": 0}, "cpu": "100m", "memory": memory}
+        apply_model(self.api, self.lone.name, "m", replicas=replicas)
+        apply_model(self.api, self.lone.name, "n", resources=resources)
+        key = {"apiVersion": "rerank.dev/v1alpha1", "kind": "APIKey", "metadata": {"name": "k"}}
+        self.api.apply(self._key_path, {**key, "spec": {"version": version}})
+
+    def _begin(self) -> None:
+        self._apply_first()
+        eventually("all is there", lambda: not self._missing(replicas=2, memory="1Gi", version=1))
+
+    def _change(self) -> None:
+        self._apply(replicas=3, memory="2Gi", version=2)
+        apply_model(self.api, self.lone.name, "new")
+        self._lose_a_child()
+
+    def _lose_a_child(self) -> None:
+        self.api.delete(child_path(self.lone.name, "services"))
+
+    def _meanwhile(self, fault: Fault, seconds: float, change: Callable[[], None]) -> Outcome:
+        proxy = self.lone.proxy
+        asked, done = len(proxy.asked), len(proxy.done)
+        proxy.fault = fault
+        change()
+        time.sleep(seconds)  # that is how long it lasts
+        per_second = (len(proxy.asked) - asked) / seconds
+        proxy.fault = Fault()
+        ended = time.monotonic()
+        wrong = self._converged()
+        took = time.monotonic() - ended
+        if fault.late_seconds:
+            time.sleep(max(0.0, ended + fault.late_seconds - time.monotonic()))
+            wrong += [f"after the last request has arrived: {what}" for what in self._converged()]
+        written = _carried_out(proxy.done)
+        return Outcome(
+            wrong=wrong + _undone(written),
+            seconds=took,
+            asked=per_second,
+            written=len(_carried_out(proxy.done[done:])),
+        )
+
+    def _converged(self) -> list[str]:
+        """Wait for what the last specs want. What is missing at last."""
+
+        def missing() -> list[str]:
+            return self._missing(replicas=3, memory="2Gi", version=2, names=("m", "n", "new"))
+
+        with suppress(AssertionError):
+            eventually("", lambda: not missing(), seconds=_LATEST_SECONDS, pause=0.2)
+        operator = self.lone.operator
+        assert operator.process is not None
+        ended = operator.process.poll() is not None
+        return missing() + ([f"the operator has ended: {operator.log()[-2000:]}"] if ended else [])
+
+    def _missing(
+        self, *, replicas: int, memory: str, version: int, names: tuple[str, ...] = ("m", "n")
+    ) -> list[str]:
+        """What is not as these specs want it."""
+        found = [f"{kind} of {name}" for name in names for kind in _CHILDREN if not self._child(name, kind)]
+        if not found:
+            deployments = {name: self._child(name, "deployments") for name in names}
+            found += [] if deployments["m"]["spec"]["replicas"] == replicas else ["replicas of m"]
+            found += [] if f'"{memory}"' in json.dumps(deployments["n"]) else ["memory of n"]
+        models = [self.api.get(model_path(self.lone.name, name)) for name in names]
+        key = self.api.get(self._key_path)
+        found += [f"status of {body['metadata']['name']}" for body in (*models, key) if not _is_told(body)]
+        if key.get("status", {}).get("version") != version:
+            return [*found, "version of k"]
+        secret = self.api.find(f"/api/v1/namespaces/{self.lone.name}/secrets/k")
+        text = base64.b64decode(secret["data"]["key"]).decode() if secret else ""
+        return found if keys.digest(text) == accepted(key)[-1] else [*found, "the key that is accepted"]
+
+    def _child(self, name: str, kind: str) -> Object:
+        return self.api.find(child_path(self.lone.name, kind, f"rerank-{name}")) or {}
+
+    @property
+    def _key_path(self) -> str:
+        return f"{RERANK}/namespaces/{self.lone.name}/apikeys/k"
+
+
+_CHILDREN = ("configmaps", "services", "poddisruptionbudgets", "networkpolicies", "deployments")
+
+
+def _is_told(body: Object) -> bool:
+    return bool(body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"])
+
+
+def _carried_out(done: Sequence[tuple[Asked, int]]) -> list[Asked]:
+    return [asked for asked, status in done if asked.is_write and status < 300]
+
+
+def _undone(written: Sequence[Asked]) -> list[str]:
+    """What was removed or made smaller. Nobody asked for that."""
+    found = [asked.what for asked in written if asked.method == "DELETE"]
+    replicas: dict[str, int] = {}
+    for asked in written:
+        if "/deployments/" in asked.path:
+            number = json.loads(asked.body)["spec"]["replicas"]
+            if number < replicas.get(asked.path, 0):
+                found.append(f"{asked.what}: from {replicas[asked.path]} to {number} replicas")
+            replicas[asked.path] = number
+    return found
