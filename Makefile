@@ -26,7 +26,7 @@ demo: venv ## a cluster, the chart, the two example files, and the panda ranked 
 	@$(PY) -m dev.demo $(if $(MODEL),--model $(MODEL))
 
 # What is quick to fail comes first; the second part needs what dev/cluster builds, the third all of a node.
-FAST := tests/crds tests/dev_cluster tests/dev_demo tests/rerank_api tests/rerank_gateway tests/rerank_operator tests/rerank_runtime
+FAST := tests/bench tests/crds tests/dev_cluster tests/dev_demo tests/rerank_api tests/rerank_gateway tests/rerank_operator tests/rerank_runtime
 PARALLEL := --numprocesses=auto --dist=worksteal
 test: lint $(CLIENTS)/frameworks/.stamp $(CLIENTS)/sdks/.stamp ## everything that must hold
 	@$(PY) -m pytest $(PARALLEL) $(FAST)
@@ -74,8 +74,8 @@ $(LITELLM)/.stamp: requirements/bench-litellm.txt | $(VENV)/.stamp
 soak: venv ## long acceptance runs, each with bounds (RUN=name for one, SOAK=0.1 for a trial)
 	@$(PY) -m soak $(RUN)
 
-bench: venv $(LITELLM)/.stamp ## the benchmarks; writes bench/RESULTS.md
-	@$(PY) -m bench
+bench: venv $(LITELLM)/.stamp ## the benchmarks; writes bench/RESULTS.md (RUN=name for one; scale only so: 40 minutes)
+	@$(PY) -m bench $(RUN)
 
 bench-engine: venv $(RUNTIME)/.stamp ## vLLM's settings on this machine's CPU; writes bench/ENGINE.md
 	@PYTHONPATH=.:api:gateway $(PY) -m bench.vllm --python $(RUNTIME)/bin/python --write

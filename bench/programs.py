@@ -31,6 +31,11 @@ class Program:
         """Memory in use."""
         return sum(_resident(pid) for pid in _family(self.pid))
 
+    def peak_bytes(self) -> int:
+        """The most memory that it ever had in use; its children do not count."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
 
 def free_port() -> int:
     with socket.socket() as probe:

@@ -63,7 +63,8 @@ class CatalogModels:
         return await self.api.get(cluster.CATALOG_MODEL, None, name)
 
     async def missing(self, name: str) -> Obstacle:
-        known = [item["metadata"]["name"] async for item in self.api.pages(cluster.CATALOG_MODEL, None)]
+        entries = self.api.pages(cluster.CATALOG_MODEL, None, metadata_only=True)
+        known = [item["metadata"]["name"] async for item in entries]
         everything = "`kubectl get catalogmodels` lists all that there are"
         return not_found(name, known, everything=everything)
 

@@ -9,7 +9,7 @@ import json
 import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
@@ -17,14 +17,17 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from rerank_api import names
+from rerank_operator.echoes import Echoes
 
 Object = dict[str, Any]
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
 _APPLY: Final = "application/apply-patch+yaml"
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DRY_RUN: Final = "dryRun"
-_PAGE: Final = 500
+# Whole objects, with all that managers have to say of their fields: ten times as large in memory.
+_PAGE: Final = 100
 _UNREADABLE: Final = "Unreadable"
 # No object ever has it: an apply that asks for it makes a new object, and is refused where there is one.
 _OF_NO_OBJECT: Final = "1"
@@ -132,11 +135,13 @@ class Cluster:
             that: what was not sent when the process fell asleep is not sent when it wakes.
         on_write: told of each write that the API server carried out (metrics): the resource, and behind a
             slash what a manager of its own writes ("apikeys/usage").
+        own: the versions that the writes of looks made.
     """
 
     api: client.ApiClient
     may_write_for: Callable[[], float] = lambda: math.inf
     on_write: Callable[[str], None] = lambda _what: None
+    own: Echoes = field(default_factory=Echoes)
 
     @classmethod
     async def connect(cls, *, in_cluster: bool) -> Self:
@@ -173,14 +178,15 @@ class Cluster:
         return [item async for item in self.pages(resource, namespace, labels=labels)]
 
     async def pages(
-        self, resource: Resource, namespace: str | None, *, labels: str = ""
+        self, resource: Resource, namespace: str | None, *, labels: str = "", metadata_only: bool = False
     ) -> AsyncIterator[Object]:
         """The same, fetched page by page, so that thousands of objects are never in memory at once."""
+        accept = _METADATA_LIST if metadata_only else "application/json"
         token = ""
         while True:
             query = {"limit": str(_PAGE), "labelSelector": labels, "continue": token}
-            page = await self._request("GET", resource.path(namespace), query=query)
-            for item in page.get("items", ()):
+            page = await self._request("GET", resource.path(namespace), query=query, accept=accept)
+            for item in page.get("items") or ():  # null, where metadata is all that was asked for
                 yield item
             token = page.get("metadata", {}).get("continue", "")
             if not token:
@@ -203,7 +209,9 @@ class Cluster:
         others set are taken over. Without, there must be none yet: one that is there is a conflict.
         """
         resource, path, body, query = _application(intent, resource_version)
-        return await self._write("PATCH", resource, path, body=body, query=query, content_type=_APPLY)
+        done = await self._write("PATCH", resource, path, body=body, query=query, content_type=_APPLY)
+        self.own.note(done)
+        return done
 
     async def delete(self, live: Object) -> None:
         """Delete a child, if it is still the one that the plan was made from."""
@@ -294,7 +302,7 @@ class Cluster:
         field_manager: str = names.FIELD_MANAGER,
     ) -> Object:
         """Server-side apply of a status onto exactly the object observed (uid and resourceVersion)."""
-        return await self._write(
+        done = await self._write(
             "PATCH",
             resource,
             resource.path(live["metadata"]["namespace"], live["metadata"]["name"], "status"),
@@ -303,6 +311,9 @@ class Cluster:
             content_type=_APPLY,
             part=field_manager.removeprefix(names.FIELD_MANAGER),
         )
+        if field_manager != names.AUTOSCALING_FIELD_MANAGER:  # what it decides is for a look to carry out
+            self.own.note(done)
+        return done
 
     async def confirm(self, resource: Resource, live: Object) -> None:
         """Return if the object still is exactly the one observed. Nothing is stored.
@@ -370,24 +381,24 @@ class Cluster:
     ) -> Object:
         url = path + ("?" + urlencode({k: v for k, v in query.items() if v}) if query else "")
         try:
-            method, url, headers, payload, _ = await self.api.param_serialize(
-                method,
-                url,
-                header_params={"Accept": accept, "Content-Type": content_type},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
+            # Bodies are plain JSON: to have the client look for models in them takes it longer than the rest.
             response = await self.api.call_api(
                 method,
-                url,
-                headers,
-                payload,
+                self.api.configuration.host + url,
+                await self._headers(accept, content_type),
+                body,
                 _request_timeout=aiohttp.ClientTimeout(total=deadline, connect=5),
             )
             data = await response.read()  # type: ignore[no-untyped-call]
         except (TimeoutError, aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{method} {path}: {type(error).__name__}") from None
         return _decode(response.status, data, f"{method} {path}")
+
+    async def _headers(self, accept: str, content_type: str) -> dict[str, str]:
+        """With the token as it is now: that of a service account changes."""
+        headers = {**self.api.default_headers, "Accept": accept, "Content-Type": content_type}
+        token = await self.api.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        return headers | ({"Authorization": token} if token else {})
 
 
 def _application(

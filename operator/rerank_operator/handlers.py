@@ -16,6 +16,7 @@ import kopf
 from rerank_api import names
 from rerank_operator import cluster, watches
 from rerank_operator.catalog import Users
+from rerank_operator.echoes import Version, version_of
 from rerank_operator.login import Login
 from rerank_operator.queue import KeyedQueue
 
@@ -27,6 +28,8 @@ API_KEY: Final = "APIKey"
 
 _OURS: Final = (cluster.MODEL_DEPLOYMENT, cluster.API_KEY)
 _CHILDREN: Final = (cluster.DEPLOYMENT, cluster.SERVICE, cluster.POD)
+# Objects in an answer while kopf starts: they are in memory together, those of every kind.
+PAGE: Final = 200
 _CHILD_LABELS: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.MODEL_LABEL}"
 
 
@@ -58,9 +61,9 @@ class Wakes:
     queue: KeyedQueue[Key]
     users: Users
 
-    def wake(self, kind: str, namespace: str | None, name: str | None) -> None:
-        """Have a resource looked at."""
-        self.loop.call_soon_threadsafe(self.queue.add, (kind, namespace or "", name or ""))
+    def wake(self, kind: str, namespace: str | None, name: str | None, version: Version) -> None:
+        """Have a resource looked at: an event told of a version of it, or of a child."""
+        self.loop.call_soon_threadsafe(self.queue.tell, (kind, namespace or "", name or ""), version)
 
     def wake_users(self, entry: str | None) -> None:
         """Have all models looked at that a catalog entry concerns."""
@@ -77,12 +80,12 @@ def registry(wakes: Wakes, login: Login, *, catalog_models: bool) -> kopf.Operat
     kopf.on.login(registry=found)(login)
 
     @kopf.on.event(*_selector(cluster.MODEL_DEPLOYMENT), registry=found)
-    async def on_model(namespace: str | None, name: str | None, **_: Any) -> None:
-        wakes.wake(MODEL, namespace, name)
+    async def on_model(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
+        wakes.wake(MODEL, namespace, name, version_of(meta))
 
     @kopf.on.event(*_selector(cluster.API_KEY), registry=found)
-    async def on_api_key(namespace: str | None, name: str | None, **_: Any) -> None:
-        wakes.wake(API_KEY, namespace, name)
+    async def on_api_key(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
+        wakes.wake(API_KEY, namespace, name, version_of(meta))
 
     async def on_catalog_model(name: str | None, **_: Any) -> None:
         wakes.wake_users(name)
@@ -90,9 +93,9 @@ def registry(wakes: Wakes, login: Login, *, catalog_models: bool) -> kopf.Operat
     if catalog_models:
         kopf.on.event(*_selector(cluster.CATALOG_MODEL), registry=found)(on_catalog_model)
 
-    async def on_child(namespace: str | None, labels: Any, **_: Any) -> None:
+    async def on_child(namespace: str | None, labels: Any, meta: Any, **_: Any) -> None:
         if names.MODEL_LABEL in labels:
-            wakes.wake(MODEL, namespace, labels[names.MODEL_LABEL])
+            wakes.wake(MODEL, namespace, labels[names.MODEL_LABEL], version_of(meta))
 
     for resource in _CHILDREN:
         kopf.on.event(*_selector(resource), registry=found)(on_child)
@@ -104,6 +107,9 @@ def settings() -> kopf.OperatorSettings:
     found = kopf.OperatorSettings()
     found.watching.server_timeout = watches.SERVER_SECONDS
     found.watching.client_timeout = watches.WATCH_SECONDS
+    found.watching.chunk_size = PAGE
+    # For so long kopf keeps a task and the last event of each object: as it starts, of all there are.
+    found.queueing.idle_timeout = 0.1
     found.networking.request_timeout = 15
     found.networking.connect_timeout = 5
     found.networking.error_backoffs = Backoffs()  # read anew for each request
@@ -111,9 +117,23 @@ def settings() -> kopf.OperatorSettings:
     found.posting.enabled = False
     found.scanning.disabled = True  # neither namespaces nor CRDs are watched: no right to list them is needed
     found.persistence.finalizer = f"{names.GROUP}/finalizer"
+    found.persistence.diffbase_storage = _Unkept()
     for resource in _CHILDREN:
         found.watching.label_selectors[*_selector(resource)] = _CHILD_LABELS
     return found
+
+
+class _Unkept(kopf.DiffBaseStorage):
+    """kopf would copy each object of each event, to tell what changed. No handler of ours asks for that."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        raise AssertionError("nothing is stored on objects")
 
 
 def _selector(resource: cluster.Resource) -> tuple[str, str, str]:

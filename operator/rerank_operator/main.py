@@ -150,7 +150,7 @@ async def _lead(
     """
     metrics = health.metrics
     master = await backend_master.obtain(api, settings)
-    queue: KeyedQueue[Key] = KeyedQueue()
+    queue: KeyedQueue[Key] = KeyedQueue(api.own)
     metrics.waiting.set_function(queue.__len__)
     watched = watches.Watches(
         handlers.watched(settings.watch_namespaces, catalog_models=settings.catalog_models)

@@ -153,7 +153,8 @@ class ModelReconciler:
         """Whether the model's names lead to it; wakes the models that its claims concern."""
         owner = name_claims.owner(live)
         self._claim(owner, name_claims.strengths(live))
-        for winner in set(self.claims.lost(owner).values()):
+        disputes = name_claims.disputes(live, self.claims.lost(owner))
+        for winner in {winner for _, winner in disputes}:
             if await self.api.get(cluster.MODEL_DEPLOYMENT, *winner) is None:  # its end went unseen
                 self._claim(winner, {})
         return name_claims.verdict(live, self.claims.lost(owner))

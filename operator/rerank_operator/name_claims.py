@@ -43,13 +43,18 @@ def strengths(live: cluster.Object) -> dict[Place, Strength]:
     return {(c.namespace, c.name): (c.rank, age, owner(live)) for c in _claims(live)}
 
 
-def verdict(live: cluster.Object, lost: Mapping[Place, ObjectId]) -> Verdict:
-    """Whether every name that the model was given leads to it. `lost` names who has the others."""
-    told = [
-        _taken(claim, live, lost[claim.namespace, claim.name])
+def disputes(live: cluster.Object, lost: Mapping[Place, ObjectId]) -> list[tuple[Claim, ObjectId]]:
+    """The names that were given to the model and lead elsewhere, as `lost` tells, with who has them."""
+    return [
+        (claim, lost[claim.namespace, claim.name])
         for claim in _claims(live)
         if (claim.namespace, claim.name) in lost and claim.rank not in _UNREMARKABLE
     ]
+
+
+def verdict(live: cluster.Object, lost: Mapping[Place, ObjectId]) -> Verdict:
+    """Whether every name that the model was given leads to it. `lost` names who has the others."""
+    told = [_taken(claim, live, winner) for claim, winner in disputes(live, lost)]
     if not told:
         message = "every name of the model leads to it"
         return Verdict(type=CONDITION, status="True", reason="Resolved", message=message)

@@ -8,8 +8,10 @@ The rules are those of client-go's workqueue (k8s.io/client-go/util/workqueue).
 import asyncio
 import random
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Container, Hashable
 from typing import Final, Generic, TypeVar
+
+from rerank_operator.echoes import Version
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -18,11 +20,13 @@ LONGEST_RETRY_SECONDS: Final = 120.0
 
 
 class KeyedQueue(Generic[Key]):
-    """See the module. Not thread-safe: one event loop."""
+    """See the module. Not thread-safe: one event loop. `own` are the versions that our own writes made."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Container[Version] = ()) -> None:
+        self._own = own
         self._waiting: deque[Key] = deque()
         self._dirty: set[Key] = set()
+        self._told: dict[Key, set[Version]] = {}
         self._working: dict[Key, float] = {}  # since when
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
@@ -41,6 +45,16 @@ class KeyedQueue(Generic[Key]):
         if key not in self._working:
             self._waiting.append(key)
             self._arrived.set()
+
+    def tell(self, key: Key, version: Version) -> None:
+        """An event told of a version of an object: have the key looked at, unless it is of our own making.
+
+        While the key is at work that is not known yet: an event may be faster than the answer to the write.
+        """
+        if key in self._working:
+            self._told.setdefault(key, set()).add(version)
+        elif version not in self._own:
+            self.add(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Have the key looked at in `seconds`, or earlier if something else asks for it earlier."""
@@ -79,9 +93,12 @@ class KeyedQueue(Generic[Key]):
     def done(self, key: Key) -> None:
         """The work on the key has ended, well or not."""
         self._working.pop(key, None)
+        news = any(version not in self._own for version in self._told.pop(key, ()))
         if key in self._dirty:
             self._waiting.append(key)
             self._arrived.set()
+        elif news:
+            self.add(key)
 
     def longest_at_work(self) -> tuple[Key | None, float]:
         """The key that a worker has been at for longest, and for how many seconds."""

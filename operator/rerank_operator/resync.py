@@ -55,7 +55,7 @@ class Resync:
                 try:
                     there = {
                         (kind, item["metadata"]["namespace"], item["metadata"]["name"])
-                        async for item in self.api.pages(resource, namespace)
+                        async for item in self.api.pages(resource, namespace, metadata_only=True)
                     }
                 except cluster.ApiError as error:
                     _log.warning("a resync was cut short", kind=kind, namespace=namespace, error=str(error))

@@ -46,7 +46,7 @@ class Entries(Cluster):
         return self.entries.get(name)
 
     async def pages(
-        self, resource: Resource, namespace: str | None, *, labels: str = ""
+        self, resource: Resource, namespace: str | None, *, labels: str = "", metadata_only: bool = False
     ) -> AsyncIterator[Object]:
         for body in self.entries.values():
             yield body

@@ -24,7 +24,7 @@ class Obliging(Cluster):
 
     async def _request(self, method: str, path: str, *, deadline: float = 0, **_: Any) -> Object:
         self.deadline = deadline
-        return {}
+        return {"metadata": {"uid": "u", "resourceVersion": "2"}}
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,48 @@ async def test_a_write_does_not_outlive_the_lease(left: float, deadline: float |
     else:
         await api.create_event(event)
     assert api.deadline == (deadline or 0)
+
+
+@pytest.mark.parametrize(
+    ("manager", "own"),
+    [
+        (names.FIELD_MANAGER, True),
+        (names.USAGE_FIELD_MANAGER, True),
+        (names.AUTOSCALING_FIELD_MANAGER, False),  # a look has to carry out what was decided
+    ],
+)
+async def test_the_versions_that_looks_make_are_known(manager: str, own: bool) -> None:
+    api = Obliging(api=None)  # type: ignore[arg-type]  # nothing is connected
+    live = {"metadata": {"name": "n", "namespace": "team", "uid": "u", "resourceVersion": "1"}}
+    await api.apply_status(MODEL_DEPLOYMENT, live, {}, field_manager=manager)
+    assert (("u", "2") in api.own) is own
+    assert ("u", "1") not in api.own
+
+
+async def test_the_version_of_a_child_is_known() -> None:
+    api = Obliging(api=None)  # type: ignore[arg-type]  # nothing is connected
+    intent = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "n", "namespace": "team"}}
+    await api.apply(intent, resource_version=None)
+    assert ("u", "2") in api.own
+
+
+class Pages(Cluster):
+    """Two pages, and none of metadata, as the API server writes that."""
+
+    async def _request(self, method: str, path: str, **asked: Any) -> Object:
+        if "PartialObjectMetadataList" in asked["accept"]:
+            return {"items": None, "metadata": {"resourceVersion": "1"}}
+        assert int(asked["query"]["limit"]) > 0
+        if not asked["query"]["continue"]:
+            return {"items": [{"n": 1}, {"n": 2}], "metadata": {"continue": "more"}}
+        return {"items": [{"n": 3}], "metadata": {"continue": ""}}
+
+
+async def test_lists_are_read_page_by_page() -> None:
+    api = Pages(api=None)  # type: ignore[arg-type]  # nothing is connected
+    assert [item["n"] async for item in api.pages(MODEL_DEPLOYMENT, None)] == [1, 2, 3]
+
+
+async def test_a_list_of_no_metadata_is_empty() -> None:
+    api = Pages(api=None)  # type: ignore[arg-type]  # nothing is connected
+    assert [item async for item in api.pages(MODEL_DEPLOYMENT, None, metadata_only=True)] == []

@@ -61,7 +61,7 @@ class World(Cluster):
     async def list(self, resource: Resource, namespace: str | None, *, labels: str = "") -> list[Object]:
         return copy.deepcopy(self.pods)
 
-    async def pages(self, resource: Resource, namespace: str | None, *, labels: str = "") -> Any:
+    async def pages(self, resource: Resource, namespace: str | None, *, labels: str = "", **_: Any) -> Any:
         yield copy.deepcopy(self.node if resource.kind == "Node" else self.model)
 
     async def apply(self, intent: Object, *, resource_version: str | None) -> Object:

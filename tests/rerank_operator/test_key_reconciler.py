@@ -284,6 +284,30 @@ def test_a_look_at_a_settled_key_writes_nothing(world: World) -> None:
     assert world.told.reasons == ["KeyWritten"]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {},
+        {"version": 2},
+        {"version": 2, "secret": {"name": "other"}},
+        {"secret": {"name": "other"}},
+        {"secret": {"ttlSeconds": 60}},
+        {"hashes": [{"sha256": "a" * 64}]},
+        {"disabled": True},
+        {"expiresAt": (START - timedelta(days=1)).isoformat()},
+    ],
+    ids=str,
+)
+def test_one_look_does_all_that_there_is_to_do(world: World, edit: dict[str, Any]) -> None:
+    """So the events of its own writes need no other."""
+    for spec in ({}, edit):
+        world.server.apply_key(**spec)
+        world.look()
+        writes, told = world.server.writes, list(world.told.reasons)
+        world.look()
+        assert (world.server.writes, world.told.reasons) == (writes, told)
+
+
 def test_a_secret_that_vanished_comes_back_with_another_key(world: World) -> None:
     world.server.apply_key()
     world.look()

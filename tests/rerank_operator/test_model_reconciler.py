@@ -71,7 +71,7 @@ class Objects(Cluster):
         return self.pods
 
     async def pages(
-        self, resource: Resource, namespace: str | None, *, labels: str = ""
+        self, resource: Resource, namespace: str | None, *, labels: str = "", metadata_only: bool = False
     ) -> AsyncIterator[Object]:
         if resource.kind == "Node":
             self.reads.append("nodes")

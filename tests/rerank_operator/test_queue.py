@@ -1,6 +1,7 @@
 """The queue: nothing is lost, nothing is done twice at once, failures wait longer each time."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -144,3 +145,101 @@ async def test_the_longest_at_work() -> None:
     assert queue.longest_at_work()[0] == "b"
     queue.done("b")
     assert queue.longest_at_work() == (None, 0.0)
+
+
+OURS, THEIRS = ("uid", "2"), ("uid", "3")
+
+
+async def test_an_event_of_our_own_making_asks_for_nothing() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(own={OURS})
+    queue.tell("a", OURS)
+    assert await empty(queue)
+    queue.tell("a", THEIRS)
+    assert await queue.take() == "a"
+
+
+@pytest.mark.parametrize(("told", "again"), [((OURS,), False), ((THEIRS,), True), ((OURS, THEIRS), True)])
+async def test_whose_making_an_event_is_of_is_asked_when_the_work_is_done(
+    told: tuple[tuple[str, str], ...], again: bool
+) -> None:
+    """It comes before the answer to the write that made it."""
+    own: set[tuple[str, str]] = set()
+    queue: KeyedQueue[str] = KeyedQueue(own)
+    queue.add("a")
+    await queue.take()
+    for version in told:
+        queue.tell("a", version)
+    own.add(OURS)
+    queue.done("a")
+    assert await empty(queue) is not again
+
+
+async def test_an_event_of_our_own_making_does_not_take_the_place_of_a_retry() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(own={OURS})
+    queue.add("a")
+    await queue.take()
+    queue.tell("a", OURS)
+    queue.add_after("a", 0.01)
+    queue.done("a")
+    assert await asyncio.wait_for(queue.take(), 5) == "a"
+
+
+async def test_what_was_told_during_one_look_is_not_told_of_the_next() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a")
+    await queue.take()
+    queue.tell("a", THEIRS)
+    queue.done("a")
+    assert await queue.take() == "a"
+    queue.done("a")
+    assert await empty(queue)
+
+
+async def test_news_and_a_wish_for_another_look_are_one_look() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a")
+    await queue.take()
+    queue.add("a")
+    queue.tell("a", THEIRS)
+    queue.done("a")
+    assert await asyncio.wait_for(queue.take(), 5) == "a"
+    queue.done("a")
+    assert await empty(queue)
+
+
+@pytest.mark.parametrize("seed", range(0, 1000, 100))
+async def test_in_any_order_what_is_asked_for_comes_and_nothing_else(seed: int) -> None:
+    for each in range(seed, seed + 100):
+        await _in_some_order(random.Random(each))
+
+
+async def _in_some_order(chance: random.Random) -> None:
+    own: set[tuple[str, str]] = set()
+    queue: KeyedQueue[str] = KeyedQueue(own)
+    asked: set[str] = set()
+    working: set[str] = set()
+    for number in range(60):
+        key, step = chance.choice("abc"), chance.random()
+        if step < 0.3:
+            queue.add(key)
+            asked.add(key)
+        elif step < 0.6:
+            version = ("uid", str(number))
+            queue.tell(key, version)
+            if key in working and chance.random() < 0.5:
+                own.add(version)  # its work wrote that, and has the answer now
+            else:
+                asked.add(key)
+        elif step < 0.8 and len(queue) > 0:
+            taken = await queue.take()
+            assert taken not in working
+            working.add(taken)
+            asked.discard(taken)
+        elif working:
+            done = chance.choice(sorted(working))
+            working.discard(done)
+            queue.done(done)
+    for key in working:
+        queue.done(key)
+    left = [await queue.take() for _ in range(len(queue))]
+    assert sorted(left) == sorted(asked)

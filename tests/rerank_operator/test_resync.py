@@ -42,7 +42,7 @@ class World(Cluster):
         return look
 
     async def pages(
-        self, resource: Resource, namespace: str | None, *, labels: str = ""
+        self, resource: Resource, namespace: str | None, *, labels: str = "", metadata_only: bool = False
     ) -> AsyncIterator[Object]:
         for kind, place, name in sorted(self.there):
             if kind == resource.kind and namespace in {None, place}:

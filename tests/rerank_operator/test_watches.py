@@ -49,6 +49,7 @@ class ApiServer:
 
     faults: dict[str, str] = field(default_factory=dict)
     faulty: int = 0
+    asked: dict[str, set[str]] = field(default_factory=dict)  # of lists and watches, what they accept
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -61,8 +62,11 @@ class ApiServer:
             return web.json_response({"kind": "Status", "code": 403, "message": "no"}, status=403)
         if fault == "unanswered":
             await self.over.wait()
-        if "watch" not in request.query:
-            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+        kind = "watch" if "watch" in request.query else "list"
+        self.asked.setdefault(kind, set()).add(request.headers["Accept"].split(",")[0])
+        if kind == "list":
+            assert request.query["limit"]
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": None})
         response = web.StreamResponse()
         await response.prepare(request)
         if fault == "talks":
@@ -254,3 +258,10 @@ async def test_what_a_watch_told_before_it_fell_silent_is_no_news() -> None:
         server.over.set()
         async with client.get(f"{url}{path}?watch=true"):
             assert watches.dead() == ["pods"]
+
+
+async def test_metadata_is_all_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watching(tmp_path, monkeypatch, (), Clock()) as (server, _):
+        await until(lambda: len(server.asked) == 2, seconds=WAIT_SECONDS)
+    metadata = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+    assert server.asked == {"list": {metadata.format("List")}, "watch": {metadata.format("")}}
