@@ -133,6 +133,10 @@ class Connection(asyncio.Protocol):
             head, separator, _ = bytes(self._buffer[:8192]).lower().partition(b"\r\n\r\n")
             if not separator:
                 return
+            if not head.startswith(b"post "):  # somebody asks how it is
+                self._buffer.clear()
+                self.answer(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                return
             length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
             self._slim = b"\r\nx-rerank-documents: omit" in head
             self._body = len(head) + 4

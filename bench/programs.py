@@ -25,7 +25,11 @@ class Program:
 
     def cpu_seconds(self) -> float:
         """User and system time so far, of the program and of its children that live."""
-        return sum(_cpu_seconds(pid) for pid in _family(self.pid))
+        return sum(sum(_cpu_seconds(pid)) for pid in _family(self.pid))
+
+    def kernel_seconds(self) -> float:
+        """The system time alone: to receive and to send, mostly."""
+        return sum(_cpu_seconds(pid)[1] for pid in _family(self.pid))
 
     def resident_bytes(self) -> int:
         """Memory in use."""
@@ -100,9 +104,10 @@ def _family(pid: int) -> list[int]:
     return [pid, *(each for child in children for each in _family(int(child)))]
 
 
-def _cpu_seconds(pid: int) -> float:
+def _cpu_seconds(pid: int) -> tuple[float, float]:
+    """User and system time."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    return int(fields[11]) / TICK, int(fields[12]) / TICK
 
 
 def _resident(pid: int) -> int:

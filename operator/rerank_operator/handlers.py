@@ -4,11 +4,6 @@ kopf sees to the watches (lists, bookmarks, reconnects). Handlers only put a key
 `event` leaves no annotation, no finalizer and no status on the object.
 """
 
-import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain, repeat
-from random import uniform
 from typing import Any, Final
 
 import kopf
@@ -16,7 +11,8 @@ import kopf
 from rerank_api import names
 from rerank_operator import cluster, watches
 from rerank_operator.catalog import Users
-from rerank_operator.echoes import Version, version_of
+from rerank_operator.echoes import version_of
+from rerank_operator.kopf_client import Backoffs
 from rerank_operator.login import Login
 from rerank_operator.queue import KeyedQueue
 
@@ -30,15 +26,10 @@ _OURS: Final = (cluster.MODEL_DEPLOYMENT, cluster.API_KEY)
 _CHILDREN: Final = (cluster.DEPLOYMENT, cluster.SERVICE, cluster.POD)
 # Objects in an answer while kopf starts: they are in memory together, those of every kind.
 PAGE: Final = 200
+# Within the chart's terminationGracePeriodSeconds, usage and Lease included.
+STOP_SECONDS: Final = 25
+
 _CHILD_LABELS: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.MODEL_LABEL}"
-
-
-class Backoffs:
-    """Seconds to wait between attempts to reach the API server: growing, jittered, without end."""
-
-    def __iter__(self) -> Iterator[float]:
-        for seconds in chain((1, 2, 3, 5, 8), repeat(13)):
-            yield seconds * uniform(0.75, 1.25)  # noqa: S311  # spreads retries, guards nothing
 
 
 def watched(namespaces: tuple[str, ...], *, catalog_models: bool) -> dict[str, str]:
@@ -53,49 +44,31 @@ def watched(namespaces: tuple[str, ...], *, catalog_models: bool) -> dict[str, s
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Wakes:
-    """What the handlers do. They run in kopf's event loop, queue and users live in ours."""
-
-    loop: asyncio.AbstractEventLoop
-    queue: KeyedQueue[Key]
-    users: Users
-
-    def wake(self, kind: str, namespace: str | None, name: str | None, version: Version) -> None:
-        """Have a resource looked at: an event told of a version of it, or of a child."""
-        self.loop.call_soon_threadsafe(self.queue.tell, (kind, namespace or "", name or ""), version)
-
-    def wake_users(self, entry: str | None) -> None:
-        """Have all models looked at that a catalog entry concerns."""
-        self.loop.call_soon_threadsafe(self._wake_users, entry or "")
-
-    def _wake_users(self, entry: str) -> None:
-        for model in self.users.of(entry):
-            self.queue.add((MODEL, *model))
-
-
-def registry(wakes: Wakes, login: Login, *, catalog_models: bool) -> kopf.OperatorRegistry:
-    """All handlers; that of catalog entries only where `catalog_models` may be read."""
+def registry(
+    queue: KeyedQueue[Key], users: Users, login: Login, *, catalog_models: bool
+) -> kopf.OperatorRegistry:
+    """All handlers. `users` tells which models an entry concerns, where `catalog_models` may be read."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(login)
 
     @kopf.on.event(*_selector(cluster.MODEL_DEPLOYMENT), registry=found)
     async def on_model(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
-        wakes.wake(MODEL, namespace, name, version_of(meta))
+        queue.tell((MODEL, namespace or "", name or ""), version_of(meta))
 
     @kopf.on.event(*_selector(cluster.API_KEY), registry=found)
     async def on_api_key(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
-        wakes.wake(API_KEY, namespace, name, version_of(meta))
+        queue.tell((API_KEY, namespace or "", name or ""), version_of(meta))
 
     async def on_catalog_model(name: str | None, **_: Any) -> None:
-        wakes.wake_users(name)
+        for model in users.of(name or ""):
+            queue.add((MODEL, *model))
 
     if catalog_models:
         kopf.on.event(*_selector(cluster.CATALOG_MODEL), registry=found)(on_catalog_model)
 
     async def on_child(namespace: str | None, labels: Any, meta: Any, **_: Any) -> None:
         if names.MODEL_LABEL in labels:
-            wakes.wake(MODEL, namespace, labels[names.MODEL_LABEL], version_of(meta))
+            queue.tell((MODEL, namespace or "", labels[names.MODEL_LABEL]), version_of(meta))
 
     for resource in _CHILDREN:
         kopf.on.event(*_selector(resource), registry=found)(on_child)
@@ -113,7 +86,7 @@ def settings() -> kopf.OperatorSettings:
     found.networking.request_timeout = 15
     found.networking.connect_timeout = 5
     found.networking.error_backoffs = Backoffs()  # read anew for each request
-    found.process.ultimate_exiting_timeout = None  # it would end the process, and is but a part of it
+    found.process.ultimate_exiting_timeout = STOP_SECONDS
     found.posting.enabled = False
     found.scanning.disabled = True  # neither namespaces nor CRDs are watched: no right to list them is needed
     found.persistence.finalizer = f"{names.GROUP}/finalizer"

@@ -20,7 +20,6 @@ from rerank_operator import (
     cluster,
     config,
     handlers,
-    listener,
     login,
     name_claims,
     watches,
@@ -46,8 +45,6 @@ from rerank_operator.watchdog import Watchdog
 
 DEFAULT_PORT: Final = 8081
 _START_RETRY_SECONDS: Final = 2.0
-# Within the chart's terminationGracePeriodSeconds, usage and Lease included.
-_STOP_SECONDS: Final = 25.0
 # For what the gateways counted since it was last written. The next leader would find it too, only later.
 _LAST_USAGE_SECONDS: Final = 5.0
 # For looks to be given up. One that cannot be is left to the end of the process.
@@ -87,7 +84,9 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
     )
     api.may_write_for = lease.seconds_left
     api.on_write = lambda what: health.metrics.writes.labels(what).inc()
-    _end_at_sigterm()
+    # kopf replaces this when it starts; until then, as process 1 of a container, nobody else would listen.
+    this = asyncio.current_task()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: this and this.cancel())
     runner = await health.start(port)
     lag = asyncio.create_task(health.metrics.measure_loop_lag(), name="loop lag")
     poller = Poller()
@@ -119,18 +118,6 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
         lag.cancel()
         await runner.cleanup()
         await api.close()
-
-
-def _end_at_sigterm() -> None:
-    """Have the task that calls this cancelled. Process 1 of a container does not end by itself."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-    def end() -> None:
-        assert task is not None  # noqa: S101  # narrows
-        task.cancel()
-        loop.call_later(_STOP_SECONDS, os._exit, 1)
-
-    loop.add_signal_handler(signal.SIGTERM, end)
 
 
 async def _lead(
@@ -209,12 +196,15 @@ async def _lead(
         tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
     tasks.append(asyncio.create_task(collector.run(), name="usage"))
     tasks.append(asyncio.create_task(autoscaling.run(), name="autoscaling"))
-    wakes = handlers.Wakes(asyncio.get_running_loop(), queue, users)
-
-    async def operate(stop: asyncio.Event) -> None:
+    guard = asyncio.create_task(_stop_at_fault(watchdog), name="watchdog")
+    tasks.append(guard)
+    for task in tasks:
+        task.add_done_callback(_must_not_end)
+    try:
         await kopf.operator(
             registry=handlers.registry(
-                wakes,
+                queue,
+                users,
                 login.login(watched, in_cluster=in_cluster),
                 catalog_models=settings.catalog_models,
             ),
@@ -222,23 +212,15 @@ async def _lead(
             standalone=True,
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,
-            stop_flag=stop,
         )
-
-    tasks.append(asyncio.create_task(listener.listen(operate), name="listener"))
-    for task in tasks:
-        task.add_done_callback(_must_not_end)
-    try:
-        fault = await watchdog.until_fault()
-        # Usage is written and the Lease handed back, so that another one leads at once.
-        _log.error("stopping, for another process to go on", fault=fault)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=_LAST_LOOKS_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(collector.collect(everything=True), _LAST_USAGE_SECONDS)
-    sys.exit(1)
+    if not guard.cancelled():
+        sys.exit(1)
 
 
 async def _keep(lease: LeaderLease) -> None:
@@ -246,6 +228,12 @@ async def _keep(lease: LeaderLease) -> None:
     await lease.keep()
     _log.error("the lease is lost")
     os._exit(1)
+
+
+async def _stop_at_fault(watchdog: Watchdog) -> None:
+    """Stop as if told to: usage is written and the Lease handed back, so that another one leads at once."""
+    _log.error("stopping, for another process to go on", fault=await watchdog.until_fault())
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _must_not_end(task: asyncio.Task[None]) -> None:
@@ -290,8 +278,6 @@ def _set_up_logs(level: str) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # one line for each event of each object
-    # It runs in a thread of its own, and warns that signals do not reach it there: they reach us.
-    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

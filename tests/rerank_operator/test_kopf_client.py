@@ -1,0 +1,153 @@
+"""What kopf gets to see of the answers of an API server, and of what stands between."""
+
+import ssl
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from rerank_operator import kopf_client
+
+EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410}}\n'
+ADDED = b'{"type":"ADDED","object":{"metadata":{"name":"a"}}}\n'
+TOO_OLD = b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}\n'
+INTERNAL = b'{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcd"}}\n'
+PAGE = b"<html>\n<body>no such site</body>\n</html>\n"
+WATCH, LIST = "?watch=true", "?limit=200"
+
+
+class Pauses:
+    """Of no length; how many of each attempt's there were."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def __iter__(self) -> Iterator[float]:
+        for number in count(1):
+            self.taken.append(number)
+            yield 0.0
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
+    found = Pauses()
+    monkeypatch.setattr(kopf_client, "Backoffs", lambda: found)
+    return found
+
+
+class Server:
+    """Gives the answers that it was told to, one after another."""
+
+    def __init__(self, *answers: tuple[int, bytes]) -> None:
+        self._answers = iter(answers)
+        self.accepted: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.accepted.append(request.headers["Accept"].split(",")[0])
+        status, body = next(self._answers)
+        kind = "text/html" if body == PAGE else "application/json"
+        return web.Response(status=status, body=body, content_type=kind)
+
+
+async def seen(server: Server, *queries: str) -> list[Any]:
+    """Of each answer: what a list says or the lines of a watch, or the status, or the error."""
+    app = web.Application()
+    app.router.add_get("/pods", server.answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    client = kopf_client.session(
+        headers={}, context=ssl.create_default_context(), trace=aiohttp.TraceConfig()
+    )
+    try:
+        return [
+            await _seen(client, f"http://127.0.0.1:{runner.addresses[0][1]}/pods{query}") for query in queries
+        ]
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
+async def _seen(client: aiohttp.ClientSession, url: str) -> Any:
+    async with client.get(url) as response:
+        if response.status != 200:
+            return response.status
+        if WATCH in url:
+            return b"".join([data async for data in response.content.iter_chunked(16)])
+        try:
+            return await response.json()
+        except aiohttp.ClientPayloadError as error:
+            return type(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (ADDED + ADDED, ADDED + ADDED),
+        (ADDED + TOO_OLD, ADDED + EXPIRED),
+        (ADDED + INTERNAL, ADDED + EXPIRED),
+        (ADDED + ADDED[:-20], ADDED + EXPIRED),
+        (PAGE, EXPIRED),
+        (b"", b""),
+    ],
+)
+async def test_of_a_watch_only_whole_events_and_410_are_shown(
+    pauses: Pauses, body: bytes, shown: bytes
+) -> None:
+    assert await seen(Server((200, body)), WATCH) == [shown]
+    assert len(pauses.taken) == (EXPIRED in shown)
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"items":[{"metadata":{}}]}', {"items": [{"metadata": {}}]}),
+        (b'{"items":null}', {"items": []}),
+        (b'{"items":[{"meta', aiohttp.ClientPayloadError),
+        (b"[]", aiohttp.ClientPayloadError),
+        (PAGE, aiohttp.ClientPayloadError),
+    ],
+)
+async def test_a_list_that_is_none_is_one_that_broke_off(pauses: Pauses, body: bytes, shown: Any) -> None:
+    assert await seen(Server((200, body)), LIST) == [shown]
+    assert len(pauses.taken) == (shown is aiohttp.ClientPayloadError)
+
+
+@pytest.mark.parametrize(
+    ("status", "of_a_watch", "of_a_list"),
+    [
+        (401, 401, 401),
+        (403, 403, 403),
+        (404, 503, 503),
+        (409, 503, 503),
+        (410, EXPIRED, aiohttp.ClientPayloadError),
+        (422, 503, 503),
+        (429, 429, 429),
+        (500, 500, 500),
+    ],
+)
+async def test_refusals_become_those_that_kopf_lives_with(
+    pauses: Pauses, status: int, of_a_watch: Any, of_a_list: Any
+) -> None:
+    answer = (status, b'{"kind":"Status"}')
+    assert await seen(Server(answer, answer), WATCH, LIST) == [of_a_watch, of_a_list]
+
+
+async def test_what_is_served_is_told_as_it_is(pauses: Pauses) -> None:
+    assert await seen(Server((404, b"{}"), (200, b'{"resources":[]}')), "", "") == [404, {"resources": []}]
+
+
+async def test_pauses_grow_until_all_is_well(pauses: Pauses) -> None:
+    server = Server(*[(200, INTERNAL)] * 2, (200, b'{"items":[]}'), (200, INTERNAL), (200, ADDED + INTERNAL))
+    await seen(server, WATCH, WATCH, LIST, WATCH, WATCH)
+    assert pauses.taken == [1, 2, 3, 1]
+
+
+async def test_metadata_is_all_that_is_asked_for(pauses: Pauses) -> None:
+    server = Server((200, b'{"items":[]}'), (200, b""))
+    await seen(server, LIST, WATCH)
+    metadata = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+    assert server.accepted == [metadata.format("List"), metadata.format("")]
