@@ -80,8 +80,8 @@ class Maker:
         """
         async with asyncio.timeout(seconds), self._session() as session:
             await asyncio.gather(
-                self._settled(session, "modeldeployments", crowd.models),
-                self._settled(session, "apikeys", crowd.keys),
+                self._settled(session, crowd, "modeldeployments", crowd.models),
+                self._settled(session, crowd, "apikeys", crowd.keys),
             )
 
     async def count(self, path: str) -> int:
@@ -95,14 +95,17 @@ class Maker:
         for plural, body in objects:
             await _post(session, f"{_path(body['metadata']['namespace'])}/{plural}", body)
 
-    async def _settled(self, session: aiohttp.ClientSession, plural: str, count: int) -> None:
-        settled: dict[str, bool] = {}
+    async def _settled(self, session: aiohttp.ClientSession, crowd: Crowd, plural: str, count: int) -> None:
+        settled: set[str] = set()
+        namespaces = set(crowd.namespaces())
 
         def note(body: Object) -> bool:
             metadata = body["metadata"]
-            observed = body.get("status", {}).get("observedGeneration")
-            settled[metadata["uid"]] = observed == metadata["generation"]
-            return len(settled) == count and all(settled.values())
+            if metadata["namespace"] in namespaces:
+                observed = body.get("status", {}).get("observedGeneration")
+                change = settled.add if observed == metadata["generation"] else settled.discard
+                change(metadata["uid"])
+            return len(settled) == count
 
         path = f"/apis/{API_VERSION}/{plural}"
         version = await _each(session, path, note)
