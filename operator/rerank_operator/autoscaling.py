@@ -19,8 +19,10 @@ from pydantic import ValidationError
 
 from rerank_api import names
 from rerank_api.model_deployment import AutoscalingStatus, ModelDeployment
-from rerank_operator import autoscaler, cluster, load_report, status
+from rerank_operator import autoscaler, load_report, resources, status
+from rerank_operator.api_error import ApiError, NotLeaderError
 from rerank_operator.autoscaler import Decision, Load, Look, Memory
+from rerank_operator.cluster import Cluster
 from rerank_operator.events import Notice, Recorder
 from rerank_operator.gateways import Gateways
 from rerank_operator.health import Metrics
@@ -69,7 +71,7 @@ class Autoscaled:
 class Autoscaling:
     """One for the process. `wake` has a model looked at."""
 
-    api: cluster.Cluster
+    api: Cluster
     gateways: Gateways
     recorder: Recorder
     autoscaled: Autoscaled
@@ -109,13 +111,13 @@ class Autoscaling:
             busy |= model.wanted_replicas == 0 or any(map(_works, found))
             try:
                 await self._scale(model, ready, found, complete=complete)
-            except cluster.ApiError as error:
+            except ApiError as error:
                 busy |= error.conflict  # it changed meanwhile: again in the next round
                 if not (error.conflict or error.ending):
                     _log.warning("could not scale", namespace=key[0], name=key[1], error=str(error))
             except ValidationError as error:
                 _log.error("cannot read a model", namespace=key[0], name=key[1], errors=error.error_count())
-            except cluster.NotLeaderError:
+            except NotLeaderError:
                 _log.warning("not scaled: the lease is not held")
         return busy
 
@@ -153,7 +155,7 @@ class Autoscaling:
         """Decide on one model, and write what changes.
 
         Raises:
-            cluster.ApiError, cluster.NotLeaderError: it was not written.
+            ApiError, NotLeaderError: it was not written.
         """
         spec, known, now = model.spec.autoscaling, model.status.autoscaling, time.monotonic()
         if spec is None:
@@ -181,7 +183,7 @@ class Autoscaling:
     async def _write(self, seen: ModelDeployment, decision: Decision | None) -> bool:
         """Put the decision, or nothing, into the status. False where it is not that of what was seen."""
         namespace, name = seen.metadata.namespace, seen.metadata.name
-        live = await self.api.get(cluster.MODEL_DEPLOYMENT, namespace, name)
+        live = await self.api.get(resources.MODEL_DEPLOYMENT, namespace, name)
         if live is None or live["metadata"]["uid"] != seen.metadata.uid:
             self.autoscaled.forget(namespace, name)
             return False
@@ -194,7 +196,7 @@ class Autoscaling:
             return False
         written = {"autoscaling": status.as_written(_status(decision))} if decision is not None else {}
         done = await self.api.apply_status(
-            cluster.MODEL_DEPLOYMENT, live, written, field_manager=names.AUTOSCALING_FIELD_MANAGER
+            resources.MODEL_DEPLOYMENT, live, written, field_manager=names.AUTOSCALING_FIELD_MANAGER
         )
         self.autoscaled.note(ModelDeployment.parse(done))
         return True

@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 
 from rerank_api import backend_token
-from rerank_operator import cluster
 from rerank_operator.builders.secret import backend_token_secret
+from rerank_operator.cluster import Cluster
 from rerank_operator.config import Settings
 
 _LOOK_SECONDS: Final = 1.0
@@ -21,12 +21,12 @@ _SAY_EVERY: Final = 30
 _log = structlog.get_logger()
 
 
-async def obtain(api: cluster.Cluster, settings: Settings) -> bytes:
+async def obtain(api: Cluster, settings: Settings) -> bytes:
     """The master, however long it takes until it is there.
 
     Raises:
         ValueError: the file does not hold 64 hex digits.
-        cluster.ApiError: the Secret could not be created, for another reason than that it exists.
+        ApiError: the Secret could not be created, for another reason than that it exists.
     """
     found = _read(settings.backend_token_file)
     if found is not None:

@@ -14,8 +14,10 @@ import structlog
 
 from rerank_api import names
 from rerank_api.catalog_model import CatalogModel
-from rerank_operator import cluster
+from rerank_operator import resources
+from rerank_operator.api_error import ApiError, NotLeaderError
 from rerank_operator.builders.metadata import APPLIED_ANNOTATION, Object, with_applied
+from rerank_operator.cluster import Cluster
 from rerank_operator.compare import satisfied
 
 _RETRY_SECONDS: Final = 10.0
@@ -67,25 +69,25 @@ def outdated(wanted: Iterable[Object], live: Iterable[Object]) -> list[tuple[Obj
     return steps
 
 
-async def install(api: cluster.Cluster, entries: list[Object]) -> None:
+async def install(api: Cluster, entries: list[Object]) -> None:
     """Apply what is not there yet or was changed; tried until it is done."""
     while True:
         try:
-            live = await api.list(cluster.CATALOG_MODEL, None)
+            live = await api.list(resources.CATALOG_MODEL, None)
             for intent, resource_version in outdated(entries, live):
                 await _apply(api, intent, resource_version)
-        except (cluster.ApiError, cluster.NotLeaderError) as error:
+        except (ApiError, NotLeaderError) as error:
             _log.warning("the built-in catalog is not complete yet", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS)
         else:
             return
 
 
-async def _apply(api: cluster.Cluster, intent: Object, resource_version: str | None) -> None:
+async def _apply(api: Cluster, intent: Object, resource_version: str | None) -> None:
     what = f"CatalogModel {intent['metadata']['name']}"
     try:
         await api.apply(intent, resource_version=resource_version)
-    except cluster.ApiError as error:
+    except ApiError as error:
         if not error.refused:
             raise
         _log.error("refused", what=what, error=error.message)  # a fact, no bug; the others go on

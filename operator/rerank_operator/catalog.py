@@ -13,7 +13,9 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from rerank_api.catalog_model import CatalogModel
-from rerank_operator import cluster
+from rerank_operator import resources
+from rerank_operator.cluster import Cluster
+from rerank_operator.resources import Object
 from rerank_operator.situation import Obstacle
 
 ModelId = tuple[str, str]
@@ -44,9 +46,9 @@ class Users:
 
 
 class Entries(Protocol):
-    """Where entries are looked up. Both methods raise `cluster.ApiError` when that is not possible now."""
+    """Where entries are looked up. Both methods raise `ApiError` when that is not possible now."""
 
-    async def get(self, name: str) -> cluster.Object | None:
+    async def get(self, name: str) -> Object | None:
         """The entry of this name."""
 
     async def missing(self, name: str) -> Obstacle:
@@ -57,13 +59,13 @@ class Entries(Protocol):
 class CatalogModels:
     """The CatalogModels of the cluster."""
 
-    api: cluster.Cluster
+    api: Cluster
 
-    async def get(self, name: str) -> cluster.Object | None:
-        return await self.api.get(cluster.CATALOG_MODEL, None, name)
+    async def get(self, name: str) -> Object | None:
+        return await self.api.get(resources.CATALOG_MODEL, None, name)
 
     async def missing(self, name: str) -> Obstacle:
-        entries = self.api.pages(cluster.CATALOG_MODEL, None, metadata_only=True)
+        entries = self.api.pages(resources.CATALOG_MODEL, None, metadata_only=True)
         known = [item["metadata"]["name"] async for item in entries]
         everything = "`kubectl get catalogmodels` lists all that there are"
         return not_found(name, known, everything=everything)
@@ -73,9 +75,9 @@ class CatalogModels:
 class BuiltIn:
     """The entries of the installation by name, for an operator that may not read CatalogModels."""
 
-    bodies: Mapping[str, cluster.Object]
+    bodies: Mapping[str, Object]
 
-    async def get(self, name: str) -> cluster.Object | None:
+    async def get(self, name: str) -> Object | None:
         return self.bodies.get(name)
 
     async def missing(self, name: str) -> Obstacle:
@@ -88,7 +90,7 @@ async def read(entries: Entries, name: str) -> CatalogModel | Obstacle:
     """The entry, or why it cannot be used.
 
     Raises:
-        cluster.ApiError: it could not be looked for; nothing must be decided then.
+        ApiError: it could not be looked for; nothing must be decided then.
     """
     body = await entries.get(name)
     if body is None:

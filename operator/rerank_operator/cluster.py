@@ -5,21 +5,32 @@ plain dicts. Every write but the Lease's passes the fence first: a process that 
 slept through its lease, must not write.
 """
 
-import json
 import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
-from urllib.parse import quote, urlencode
+from typing import Final, Self
+from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import client, config
 
 from rerank_api import names
+from rerank_operator.api_error import ApiError, NotLeaderError, decode
 from rerank_operator.echoes import Echoes
-
-Object = dict[str, Any]
+from rerank_operator.resources import (
+    CATALOG_MODEL,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    EVENT,
+    LEASE,
+    NETWORK_POLICY,
+    POD_DISRUPTION_BUDGET,
+    SECRET,
+    SERVICE,
+    Object,
+    Resource,
+)
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
 _APPLY: Final = "application/apply-patch+yaml"
@@ -28,43 +39,9 @@ _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8
 _DRY_RUN: Final = "dryRun"
 # Whole objects, with all that managers have to say of their fields: ten times as large in memory.
 _PAGE: Final = 100
-_UNREADABLE: Final = "Unreadable"
 # No object ever has it: an apply that asks for it makes a new object, and is refused where there is one.
 _OF_NO_OBJECT: Final = "1"
 
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """A kind of object and where the API server serves it. `api_version` as in YAML ("v1", "apps/v1")."""
-
-    api_version: str
-    kind: str
-    plural: str
-
-    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        """The URL path of an object, or of the collection."""
-        root = "/api/v1" if self.api_version == "v1" else f"/apis/{self.api_version}"
-        parts = [root]
-        if namespace is not None:
-            parts += ["namespaces", quote(namespace, safe="")]
-        parts.append(self.plural)
-        parts += [quote(part, safe="") for part in (name, subresource) if part is not None]
-        return "/".join(parts)
-
-
-MODEL_DEPLOYMENT: Final = Resource(names.API_VERSION, "ModelDeployment", "modeldeployments")
-API_KEY: Final = Resource(names.API_VERSION, "APIKey", "apikeys")
-CATALOG_MODEL: Final = Resource(names.API_VERSION, "CatalogModel", "catalogmodels")
-DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments")
-SERVICE: Final = Resource("v1", "Service", "services")
-POD_DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
-NETWORK_POLICY: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
-CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps")
-SECRET: Final = Resource("v1", "Secret", "secrets")
-NODE: Final = Resource("v1", "Node", "nodes")
-POD: Final = Resource("v1", "Pod", "pods")
-EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
-LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 
 _APPLIED: Final = (
     DEPLOYMENT,
@@ -76,53 +53,6 @@ _APPLIED: Final = (
     CATALOG_MODEL,
 )
 _BY_KIND: Final = {(r.api_version, r.kind): r for r in _APPLIED}
-
-
-class ApiError(Exception):
-    """The API server refused a request, or could not be reached (`status` 0). Carries no request body."""
-
-    def __init__(
-        self, status: int, reason: str, message: str, *, causes: frozenset[str] = frozenset()
-    ) -> None:
-        super().__init__(f"{status} {reason}: {message}")
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.causes = causes
-
-    @property
-    def conflict(self) -> bool:
-        """The object changed meanwhile, or another field manager owns what we would set."""
-        return self.status == 409
-
-    @property
-    def outdated(self) -> bool:
-        """The object is not as it was when the request was planned: look again."""
-        return self.conflict and "FieldManagerConflict" not in self.causes
-
-    @property
-    def missing(self) -> bool:
-        """There is no such object, as the API server itself says: a proxy's page for 404 says nothing."""
-        return self.status == 404 and self.reason == "NotFound"
-
-    @property
-    def away(self) -> bool:
-        """It is about the API server, or the way to it, and not about the request."""
-        return self.status in {0, 429} or self.status >= 500 or self.reason == _UNREADABLE
-
-    @property
-    def ending(self) -> bool:
-        """The namespace is being deleted: nothing can be made in it any more, and nothing need be."""
-        return "NamespaceTerminating" in self.causes
-
-    @property
-    def refused(self) -> bool:
-        """The request itself is not acceptable: the same again is of no use until something changes."""
-        return self.status in {400, 403, 413, 422} and not self.ending and self.reason != _UNREADABLE
-
-
-class NotLeaderError(Exception):
-    """A write was held back because this process does not hold the Lease any more."""
 
 
 @dataclass(slots=True)
@@ -392,7 +322,7 @@ class Cluster:
             data = await response.read()  # type: ignore[no-untyped-call]
         except (TimeoutError, aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{method} {path}: {type(error).__name__}") from None
-        return _decode(response.status, data, f"{method} {path}")
+        return decode(response.status, data, f"{method} {path}")
 
     async def _headers(self, accept: str, content_type: str) -> dict[str, str]:
         """With the token as it is now: that of a service account changes."""
@@ -422,23 +352,3 @@ def _fenced(intent: Object, resource_version: str | None) -> Object:
     """The intent for exactly the object with this version; None where there must be no object."""
     version = resource_version or _OF_NO_OBJECT
     return {**intent, "metadata": {**intent["metadata"], "resourceVersion": version}}
-
-
-def _decode(status: int, data: bytes, what: str) -> Object:
-    try:
-        body = json.loads(data)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise ApiError(
-            status if status >= 400 else 0, _UNREADABLE, f"{what}: the answer is not a JSON object"
-        )
-    if status >= 400:
-        causes = (body.get("details") or {}).get("causes") or ()
-        raise ApiError(
-            status,
-            str(body.get("reason", "")),
-            str(body.get("message", ""))[:2000],
-            causes=frozenset(str(cause.get("reason", "")) for cause in causes),
-        )
-    return body

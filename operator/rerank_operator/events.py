@@ -14,8 +14,11 @@ from rerank_api import names
 from rerank_api.api_key import APIKey
 from rerank_api.conditions import Condition
 from rerank_api.model_deployment import ModelDeployment
-from rerank_operator import cluster
+from rerank_operator import resources
+from rerank_operator.api_error import ApiError
+from rerank_operator.cluster import Cluster
 from rerank_operator.conditions import CALM, OVERDUE, TIGHT
+from rerank_operator.resources import Object
 
 _NOTE_LIMIT_BYTES: Final = 1024  # k8s.io/kubernetes/pkg/apis/core/validation, NoteLengthLimit
 _REPEAT_SECONDS: Final = 600.0
@@ -66,7 +69,7 @@ def _notice(condition: Condition, *, was_ready: bool) -> Notice | None:
 class Recorder:
     """Posts events. The same note on the same object is posted once in ten minutes at most."""
 
-    api: cluster.Cluster
+    api: Cluster
     instance: str
     _posted: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
 
@@ -77,7 +80,7 @@ class Recorder:
                 continue
             try:
                 await self.api.create_event(_event(resource, notice, instance=self.instance))
-            except cluster.ApiError as error:
+            except ApiError as error:
                 _log.warning("an event was not posted", reason=notice.reason, status=error.status)
 
     def _repeats(self, uid: str, notice: Notice) -> bool:
@@ -90,11 +93,11 @@ class Recorder:
         return repeats
 
 
-def _event(resource: ModelDeployment | APIKey, notice: Notice, *, instance: str) -> cluster.Object:
+def _event(resource: ModelDeployment | APIKey, notice: Notice, *, instance: str) -> Object:
     metadata = resource.metadata
     return {
-        "apiVersion": cluster.EVENT.api_version,
-        "kind": cluster.EVENT.kind,
+        "apiVersion": resources.EVENT.api_version,
+        "kind": resources.EVENT.kind,
         # kubectl describe leaves events of this API version in the order of their names: so names count up.
         "metadata": {
             "name": f"{metadata.name}.{time.time_ns():016x}{secrets.token_hex(2)}",

@@ -9,12 +9,13 @@ from typing import Any, Final
 import kopf
 
 from rerank_api import names
-from rerank_operator import cluster, watches
+from rerank_operator import resources, watches
 from rerank_operator.catalog import Users
 from rerank_operator.echoes import version_of
 from rerank_operator.kopf_client import Backoffs
 from rerank_operator.login import Login
 from rerank_operator.queue import KeyedQueue
+from rerank_operator.resources import Resource
 
 Key = tuple[str, str, str]
 """Kind, namespace and name of a resource."""
@@ -22,8 +23,8 @@ Key = tuple[str, str, str]
 MODEL: Final = "ModelDeployment"
 API_KEY: Final = "APIKey"
 
-_OURS: Final = (cluster.MODEL_DEPLOYMENT, cluster.API_KEY)
-_CHILDREN: Final = (cluster.DEPLOYMENT, cluster.SERVICE, cluster.POD)
+_OURS: Final = (resources.MODEL_DEPLOYMENT, resources.API_KEY)
+_CHILDREN: Final = (resources.DEPLOYMENT, resources.SERVICE, resources.POD)
 # Objects in an answer while kopf starts: they are in memory together, those of every kind.
 PAGE: Final = 200
 # Within the chart's terminationGracePeriodSeconds, usage and Lease included.
@@ -40,7 +41,7 @@ def watched(namespaces: tuple[str, ...], *, catalog_models: bool) -> dict[str, s
         for resource in (*_OURS, *_CHILDREN)
     }
     if catalog_models:
-        found[cluster.CATALOG_MODEL.path(None)] = cluster.CATALOG_MODEL.plural
+        found[resources.CATALOG_MODEL.path(None)] = resources.CATALOG_MODEL.plural
     return found
 
 
@@ -51,11 +52,11 @@ def registry(
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(login)
 
-    @kopf.on.event(*_selector(cluster.MODEL_DEPLOYMENT), registry=found)
+    @kopf.on.event(*_selector(resources.MODEL_DEPLOYMENT), registry=found)
     async def on_model(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
         queue.tell((MODEL, namespace or "", name or ""), version_of(meta))
 
-    @kopf.on.event(*_selector(cluster.API_KEY), registry=found)
+    @kopf.on.event(*_selector(resources.API_KEY), registry=found)
     async def on_api_key(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
         queue.tell((API_KEY, namespace or "", name or ""), version_of(meta))
 
@@ -64,7 +65,7 @@ def registry(
             queue.add((MODEL, *model))
 
     if catalog_models:
-        kopf.on.event(*_selector(cluster.CATALOG_MODEL), registry=found)(on_catalog_model)
+        kopf.on.event(*_selector(resources.CATALOG_MODEL), registry=found)(on_catalog_model)
 
     async def on_child(namespace: str | None, labels: Any, meta: Any, **_: Any) -> None:
         if names.MODEL_LABEL in labels:
@@ -109,6 +110,6 @@ class _Unkept(kopf.DiffBaseStorage):
         raise AssertionError("nothing is stored on objects")
 
 
-def _selector(resource: cluster.Resource) -> tuple[str, str, str]:
+def _selector(resource: Resource) -> tuple[str, str, str]:
     group, _, version = resource.api_version.rpartition("/")
     return group, version, resource.plural

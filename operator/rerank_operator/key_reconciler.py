@@ -13,11 +13,14 @@ from pydantic import ValidationError
 from rerank_api import keys, names
 from rerank_api.api_key import APIKey, APIKeyStatus, KeyHash
 from rerank_api.conditions import Verdict
-from rerank_operator import cluster, key_lifecycle, status, usage
+from rerank_operator import key_lifecycle, resources, status, usage
+from rerank_operator.api_error import ApiError
 from rerank_operator.builders import secret
 from rerank_operator.claims import Claims, ObjectId, Strength
+from rerank_operator.cluster import Cluster
 from rerank_operator.events import Notice, Recorder, notices
 from rerank_operator.key_lifecycle import Cause, Written
+from rerank_operator.resources import Object
 
 # Nothing tells when somebody else's Secret is removed: Secrets are neither read nor watched.
 SECRET_SECONDS: Final = 30.0
@@ -45,7 +48,7 @@ class KeyReconciler:
         clock: the time now, in UTC.
     """
 
-    api: cluster.Cluster
+    api: Cluster
     recorder: Recorder
     claims: Claims[str]
     wake: Callable[[str, str], None]
@@ -56,10 +59,10 @@ class KeyReconciler:
         """One look. Returns the seconds until the next one is due, None when an event will ask for it.
 
         Raises:
-            cluster.ApiError: the look could not be finished; try again.
+            ApiError: the look could not be finished; try again.
         """
         await self.claims.fill()
-        live = await self.api.get(cluster.API_KEY, namespace, name)
+        live = await self.api.get(resources.API_KEY, namespace, name)
         if live is None or "deletionTimestamp" in live["metadata"]:
             self._forget((namespace, name))
             return None  # the owner reference sees to the Secret
@@ -84,7 +87,7 @@ class KeyReconciler:
             wanted = outcome(taken=taken)
         try:
             await self._report(look, wanted)
-        except cluster.ApiError as error:
+        except ApiError as error:
             if error.outdated:
                 await look.take_back()
             raise
@@ -128,7 +131,7 @@ class KeyReconciler:
             self.wake(*other)
         lost = self.claims.lost(_id(key))
         for winner in set(lost.values()):
-            if await self.api.get(cluster.API_KEY, *winner) is None:  # its end went unseen
+            if await self.api.get(resources.API_KEY, *winner) is None:  # its end went unseen
                 self._forget(winner)
         return frozenset(self.claims.lost(_id(key)))
 
@@ -141,7 +144,7 @@ class KeyReconciler:
         written = status.as_written(wanted, only=_OURS)
         if not status.differs(written, look.live.get("status", {}), fields=_STATUS_FIELDS):
             return
-        await self.api.apply_status(cluster.API_KEY, look.live, written)
+        await self.api.apply_status(resources.API_KEY, look.live, written)
         old = look.key.status.conditions
         changed = [c for c in status.changed(old, wanted.conditions) if c.type in _TOLD]
         await self.recorder.record(look.key, look.notices or notices(old, changed))
@@ -151,15 +154,15 @@ class KeyReconciler:
 class _Look:
     """One look under way: what it does to the Secret, and what came of it."""
 
-    api: cluster.Cluster
+    api: Cluster
     key: APIKey
-    live: cluster.Object
+    live: Object
     now: datetime
     written: Written | None = None
     removed: bool = False
     trouble: Verdict | None = None
     notices: list[Notice] = field(default_factory=list)
-    _made: cluster.Object | None = None
+    _made: Object | None = None
 
     async def hand_out(self, cause: Cause) -> None:
         """A new key in the Secret.
@@ -180,7 +183,7 @@ class _Look:
     async def remove_secret(self) -> None:
         """Remove the Secret that the status names, if it is still that one."""
         # What the status says may have been overtaken, and then the Secret holds a newer key.
-        await self.api.confirm(cluster.API_KEY, self.live)
+        await self.api.confirm(resources.API_KEY, self.live)
         await self._remove()
 
     async def take_back(self) -> None:
@@ -208,7 +211,7 @@ class _Look:
         if cause == "First":
             try:
                 made = await self._apply(intent, resource_version="")
-            except cluster.ApiError as error:
+            except ApiError as error:
                 if not error.outdated:
                     raise
                 # There is a Secret: of a look that was cut off, or of somebody else.
@@ -227,12 +230,12 @@ class _Look:
             self.trouble = _too_many(cause)
             return False
         announced = status.as_written(self.key.status.model_copy(update={"hashes": hashes}), only=_OURS)
-        self.live = await self.api.apply_status(cluster.API_KEY, self.live, announced)
+        self.live = await self.api.apply_status(resources.API_KEY, self.live, announced)
         return True
 
     async def _apply(
-        self, intent: cluster.Object, *, resource_version: str | None = None, dry_run: bool = False
-    ) -> cluster.Object | None:
+        self, intent: Object, *, resource_version: str | None = None, dry_run: bool = False
+    ) -> Object | None:
         """The metadata of the Secret; None where it is refused, which becomes the look's trouble."""
         try:
             return await self.api.apply_secret(
@@ -241,7 +244,7 @@ class _Look:
                 resource_version=resource_version,
                 dry_run=dry_run,
             )
-        except cluster.ApiError as error:
+        except ApiError as error:
             self.trouble = _refusal(self.key, error)
             if self.trouble is None:
                 raise
@@ -266,7 +269,7 @@ class _Look:
             there = await self.api.apply_secret(
                 intent, field_manager=manager, resource_version=None, dry_run=True
             )
-        except cluster.ApiError as error:
+        except ApiError as error:
             if not (error.conflict or error.refused):
                 raise
             return None
@@ -274,13 +277,13 @@ class _Look:
 
 
 def known_hashes(
-    api: cluster.Cluster, namespaces: tuple[str, ...]
+    api: Cluster, namespaces: tuple[str, ...]
 ) -> Callable[[], AsyncIterator[tuple[ObjectId, Mapping[str, Strength]]]]:
     """What every APIKey of these namespaces (none: of the cluster) lists, for the claims to start with."""
 
     async def listed() -> AsyncIterator[tuple[ObjectId, Mapping[str, Strength]]]:
         for namespace in namespaces or (None,):
-            async for item in api.pages(cluster.API_KEY, namespace):
+            async for item in api.pages(resources.API_KEY, namespace):
                 metadata = item["metadata"]
                 owner = (metadata["namespace"], metadata["name"])
                 strength = _strength(datetime.fromisoformat(metadata["creationTimestamp"]), owner)
@@ -325,7 +328,7 @@ def _too_many(cause: Cause) -> Verdict:
     return Verdict(type="Provisioned", status="False", reason="TooManyKeys", message=message)
 
 
-def _refusal(key: APIKey, error: cluster.ApiError) -> Verdict | None:
+def _refusal(key: APIKey, error: ApiError) -> Verdict | None:
     """Why no Secret could be written, where trying again at once is of no use."""
     if error.outdated or not (error.conflict or error.refused):
         return None

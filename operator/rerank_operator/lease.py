@@ -13,7 +13,10 @@ from typing import Final
 
 import structlog
 
-from rerank_operator import cluster
+from rerank_operator import resources
+from rerank_operator.api_error import ApiError
+from rerank_operator.cluster import Cluster
+from rerank_operator.resources import Object
 
 DURATION_SECONDS: Final = 15
 RENEW_DEADLINE_SECONDS: Final = 10.0
@@ -26,12 +29,12 @@ _log = structlog.get_logger()
 class LeaderLease:
     """The Lease, as one process sees it. `identity` must differ for each start of a process."""
 
-    api: cluster.Cluster
+    api: Cluster
     namespace: str
     name: str
     identity: str
     clock: Callable[[], float] = time.monotonic
-    _lease: cluster.Object | None = None
+    _lease: Object | None = None
     _renewed: float | None = None
     _seen: tuple[object, float] = field(default=(None, 0.0))
 
@@ -69,7 +72,7 @@ class LeaderLease:
         spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
             await self.api.replace_lease({**self._lease, "spec": spec}, deadline=2)
-        except cluster.ApiError as error:
+        except ApiError as error:
             _log.info("the lease was not handed back", status=error.status)
 
     async def _attempt(self) -> bool:
@@ -81,7 +84,7 @@ class LeaderLease:
                 taken = await self._take()
         except TimeoutError:
             taken = False
-        except cluster.ApiError as error:
+        except ApiError as error:
             if not error.conflict:
                 _log.warning("the lease could not be renewed", error=str(error))
             taken = False
@@ -90,7 +93,7 @@ class LeaderLease:
         return taken
 
     async def _take(self) -> bool:
-        lease = await self.api.get(cluster.LEASE, self.namespace, self.name)
+        lease = await self.api.get(resources.LEASE, self.namespace, self.name)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         if lease is None:
             self._lease = await self.api.create_lease(self._new(now))
@@ -114,7 +117,7 @@ class LeaderLease:
         )
         return True
 
-    def _is_free(self, lease: cluster.Object) -> bool:
+    def _is_free(self, lease: Object) -> bool:
         """Nobody holds it, or the holder has not renewed it for its whole duration, by our clock alone."""
         spec = lease.get("spec", {})
         if not spec.get("holderIdentity"):
@@ -127,10 +130,10 @@ class LeaderLease:
     def _holder(self) -> str:
         return str(self._seen[0][0]) if isinstance(self._seen[0], tuple) else ""
 
-    def _new(self, now: str) -> cluster.Object:
+    def _new(self, now: str) -> Object:
         return {
-            "apiVersion": cluster.LEASE.api_version,
-            "kind": cluster.LEASE.kind,
+            "apiVersion": resources.LEASE.api_version,
+            "kind": resources.LEASE.kind,
             "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": {
                 "holderIdentity": self.identity,

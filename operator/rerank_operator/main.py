@@ -17,7 +17,6 @@ from rerank_api import names
 from rerank_operator import (
     backend_master,
     builtin_catalog,
-    cluster,
     config,
     handlers,
     login,
@@ -25,9 +24,11 @@ from rerank_operator import (
     watches,
     workers,
 )
+from rerank_operator.api_error import ApiError
 from rerank_operator.autoscaling import Autoscaled, Autoscaling
 from rerank_operator.catalog import BuiltIn, CatalogModels, Users
 from rerank_operator.claims import Claims
+from rerank_operator.cluster import Cluster
 from rerank_operator.events import Recorder
 from rerank_operator.gateways import Gateways
 from rerank_operator.handlers import API_KEY, MODEL, Key
@@ -38,6 +39,7 @@ from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Poller
 from rerank_operator.queue import KeyedQueue
+from rerank_operator.resources import Object
 from rerank_operator.resync import Resync
 from rerank_operator.usage_collector import Collector
 from rerank_operator.usage_ledger import Ledger
@@ -71,10 +73,10 @@ def main() -> None:
         asyncio.run(run(settings, entries, port=arguments.port))
 
 
-async def run(settings: config.Settings, entries: list[cluster.Object], *, port: int) -> None:
+async def run(settings: config.Settings, entries: list[Object], *, port: int) -> None:
     """The operator from its first request to its last. `entries` are the built-in ones of the catalog."""
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
-    api = await cluster.Cluster.connect(in_cluster=in_cluster)
+    api = await Cluster.connect(in_cluster=in_cluster)
     health = Health(metrics=Metrics(), unready="waiting for the API server")
     lease = LeaderLease(
         api=api,
@@ -122,12 +124,12 @@ async def run(settings: config.Settings, entries: list[cluster.Object], *, port:
 
 async def _lead(
     settings: config.Settings,
-    api: cluster.Cluster,
+    api: Cluster,
     poller: Poller,
     health: Health,
     *,
     gateways: Gateways,
-    entries: list[cluster.Object],
+    entries: list[Object],
     in_cluster: bool,
 ) -> None:
     """What the leader does: until it is told to stop, or must.
@@ -243,14 +245,14 @@ def _must_not_end(task: asyncio.Task[None]) -> None:
         os._exit(1)
 
 
-async def _until_served(api: cluster.Cluster, *, catalog_models: bool) -> None:
+async def _until_served(api: Cluster, *, catalog_models: bool) -> None:
     """Wait for the API server to know our resources: kopf looks for them once, when it starts."""
     wanted = {"modeldeployments", "apikeys"} | ({"catalogmodels"} if catalog_models else set())
     said = False
     while True:
         try:
             missing = wanted - await api.serves(names.API_VERSION)
-        except cluster.ApiError as error:
+        except ApiError as error:
             missing = {str(error)}
         if not missing:
             return

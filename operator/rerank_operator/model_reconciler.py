@@ -13,7 +13,8 @@ from rerank_api.catalog_model import CatalogModel
 from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.effective import Effective, effective
 from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
-from rerank_operator import catalog, cluster, name_claims, policy, rollout, status
+from rerank_operator import catalog, name_claims, policy, resources, rollout, status
+from rerank_operator.api_error import ApiError
 from rerank_operator.autoscaling import Autoscaled
 from rerank_operator.builders import (
     config_map,
@@ -26,6 +27,7 @@ from rerank_operator.builders import (
 from rerank_operator.builders.source import Source, source_of
 from rerank_operator.catalog import Users
 from rerank_operator.claims import Claims, ObjectId, Strength
+from rerank_operator.cluster import Cluster
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder, notices
 from rerank_operator.model_metrics import ModelMetrics
@@ -43,6 +45,7 @@ from rerank_operator.observe import (
 )
 from rerank_operator.plan import Plan, plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
+from rerank_operator.resources import Object
 from rerank_operator.situation import Obstacle, Situation, assess, overdue, replica_failure
 
 POLL_SECONDS: Final = 2.0
@@ -89,7 +92,7 @@ class _Wanted:
 class ModelReconciler:
     """Brings a model's children to what its spec wants and its status to what is there."""
 
-    api: cluster.Cluster
+    api: Cluster
     reports: Reports
     recorder: Recorder
     settings: Settings
@@ -106,10 +109,10 @@ class ModelReconciler:
         """One look. Returns the seconds until the next one is due, None when an event will ask for it.
 
         Raises:
-            cluster.ApiError: the look could not be finished; try again.
+            ApiError: the look could not be finished; try again.
         """
         await self.claims.fill()
-        live = await self.api.get(cluster.MODEL_DEPLOYMENT, namespace, name)
+        live = await self.api.get(resources.MODEL_DEPLOYMENT, namespace, name)
         if live is None or "deletionTimestamp" in live["metadata"]:
             self.reports.forget(namespace, name)
             self.users.note((namespace, name), None)
@@ -149,13 +152,13 @@ class ModelReconciler:
         self.autoscaled.note(model, ready=wanted_status.ready_replicas)
         return _next_look(situation, observed, now=now)
 
-    async def _names(self, live: cluster.Object) -> Verdict:
+    async def _names(self, live: Object) -> Verdict:
         """Whether the model's names lead to it; wakes the models that its claims concern."""
         owner = name_claims.owner(live)
         self._claim(owner, name_claims.strengths(live))
         disputes = name_claims.disputes(live, self.claims.lost(owner))
         for winner in {winner for _, winner in disputes}:
-            if await self.api.get(cluster.MODEL_DEPLOYMENT, *winner) is None:  # its end went unseen
+            if await self.api.get(resources.MODEL_DEPLOYMENT, *winner) is None:  # its end went unseen
                 self._claim(winner, {})
         return name_claims.verdict(live, self.claims.lost(owner))
 
@@ -241,7 +244,7 @@ class ModelReconciler:
         placed = [pod.node for pod in coming if pod.node]
         return await self.nodes.look(age=STALE_SECONDS, among=placed) if placed else None
 
-    def _network_policies(self, model: ModelDeployment) -> list[cluster.Object]:
+    def _network_policies(self, model: ModelDeployment) -> list[Object]:
         if not self.settings.network_policies:
             return []
         return [network_policy.network_policy(model, system_namespace=self.settings.namespace)]
@@ -265,7 +268,7 @@ class ModelReconciler:
                     if dropped is not None:
                         return _UNSUPPORTED[dropped]
                 await self.api.apply(step.intent, resource_version=step.resource_version)
-            except cluster.ApiError as error:
+            except ApiError as error:
                 # 500 is what a failing admission webhook makes of a request: a person has to know.
                 if not error.refused and error.status != 500:
                     raise
@@ -277,17 +280,15 @@ class ModelReconciler:
             _log.info("removed", what=what, namespace=removed["metadata"]["namespace"])
         return None
 
-    async def _report(
-        self, model: ModelDeployment, live: cluster.Object, wanted: ModelDeploymentStatus
-    ) -> None:
+    async def _report(self, model: ModelDeployment, live: Object, wanted: ModelDeploymentStatus) -> None:
         written = status.as_written(wanted)
         if not status.differs(written, live.get("status", {}), fields=_STATUS_FIELDS):
             return
-        await self.api.apply_status(cluster.MODEL_DEPLOYMENT, live, written)
+        await self.api.apply_status(resources.MODEL_DEPLOYMENT, live, written)
         old = model.status.conditions
         await self.recorder.record(model, notices(old, status.changed(old, wanted.conditions)))
 
-    async def _report_unreadable(self, live: cluster.Object, error: ValidationError) -> None:
+    async def _report_unreadable(self, live: Object, error: ValidationError) -> None:
         """The object passed the API server but not our model: another version of the CRD is installed."""
         where = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
@@ -304,7 +305,7 @@ class ModelReconciler:
         )
         written = status.as_written(wanted)
         if status.differs(written, live.get("status", {}), fields=["phase", "message", "conditions"]):
-            await self.api.apply_status(cluster.MODEL_DEPLOYMENT, live, written)
+            await self.api.apply_status(resources.MODEL_DEPLOYMENT, live, written)
 
 
 def _blocked(model: ModelDeployment, observed: Observed, obstacle: Obstacle) -> Situation:
@@ -336,7 +337,7 @@ def _need(model: ModelDeployment, source: Source, entry: CatalogModel | None) ->
     return known.memory_bytes if known is not None and status.is_of(known, source) else None
 
 
-def _revision(template: cluster.Object) -> str:
+def _revision(template: Object) -> str:
     annotations = template["metadata"].get("annotations") or {}
     return str(annotations.get(TEMPLATE_ANNOTATION, ""))
 

@@ -7,8 +7,10 @@ from typing import Final
 from rerank_api import model_names
 from rerank_api.conditions import Verdict
 from rerank_api.model_names import Claim, Rank, qualified
-from rerank_operator import cluster
+from rerank_operator import resources
 from rerank_operator.claims import ObjectId, Strength
+from rerank_operator.cluster import Cluster
+from rerank_operator.resources import Object
 
 Place = tuple[str, str]
 """A name as keys of a namespace ask for it: the namespace, and the name."""
@@ -20,30 +22,30 @@ _TOLD: Final = 3
 
 
 def known_names(
-    api: cluster.Cluster, namespaces: tuple[str, ...]
+    api: Cluster, namespaces: tuple[str, ...]
 ) -> Callable[[], AsyncIterator[tuple[ObjectId, Mapping[Place, Strength]]]]:
     """What every ModelDeployment of these namespaces (none: of the cluster) claims, to start with."""
 
     async def listed() -> AsyncIterator[tuple[ObjectId, Mapping[Place, Strength]]]:
         for namespace in namespaces or (None,):
-            async for item in api.pages(cluster.MODEL_DEPLOYMENT, namespace):
+            async for item in api.pages(resources.MODEL_DEPLOYMENT, namespace):
                 yield owner(item), strengths(item)
 
     return listed
 
 
-def owner(live: cluster.Object) -> ObjectId:
+def owner(live: Object) -> ObjectId:
     return (live["metadata"]["namespace"], live["metadata"]["name"])
 
 
-def strengths(live: cluster.Object) -> dict[Place, Strength]:
+def strengths(live: Object) -> dict[Place, Strength]:
     """What a ModelDeployment claims, and how strongly: as the gateway decides too."""
     created = live["metadata"].get("creationTimestamp")
     age = datetime.fromisoformat(created).timestamp() if created else 0.0
     return {(c.namespace, c.name): (c.rank, age, owner(live)) for c in _claims(live)}
 
 
-def disputes(live: cluster.Object, lost: Mapping[Place, ObjectId]) -> list[tuple[Claim, ObjectId]]:
+def disputes(live: Object, lost: Mapping[Place, ObjectId]) -> list[tuple[Claim, ObjectId]]:
     """The names that were given to the model and lead elsewhere, as `lost` tells, with who has them."""
     return [
         (claim, lost[claim.namespace, claim.name])
@@ -52,7 +54,7 @@ def disputes(live: cluster.Object, lost: Mapping[Place, ObjectId]) -> list[tuple
     ]
 
 
-def verdict(live: cluster.Object, lost: Mapping[Place, ObjectId]) -> Verdict:
+def verdict(live: Object, lost: Mapping[Place, ObjectId]) -> Verdict:
     """Whether every name that the model was given leads to it. `lost` names who has the others."""
     told = [_taken(claim, live, winner) for claim, winner in disputes(live, lost)]
     if not told:
@@ -62,7 +64,7 @@ def verdict(live: cluster.Object, lost: Mapping[Place, ObjectId]) -> Verdict:
     return Verdict(type=CONDITION, status="False", reason="NameTaken", message="; ".join(told[:_TOLD]) + more)
 
 
-def _taken(claim: Claim, live: cluster.Object, winner: ObjectId) -> str:
+def _taken(claim: Claim, live: Object, winner: ObjectId) -> str:
     namespace, name = owner(live)
     if claim.rank is Rank.QUALIFIED:
         return f'in namespace {claim.namespace} "{claim.name}" leads to a model there that claims this name'
@@ -76,7 +78,7 @@ def _taken(claim: Claim, live: cluster.Object, winner: ObjectId) -> str:
     )
 
 
-def _claims(live: cluster.Object) -> Iterable[Claim]:
+def _claims(live: Object) -> Iterable[Claim]:
     spec = live["spec"]
     return model_names.claims(
         *owner(live),

@@ -10,19 +10,21 @@ from typing import Any, Final, Protocol
 
 from rerank_api import names
 from rerank_api.model_deployment import ModelDeployment
-from rerank_operator import cluster, nodes, pods
+from rerank_operator import nodes, pods, resources
+from rerank_operator.api_error import ApiError
 from rerank_operator.builders.metadata import Object
 from rerank_operator.builders.source import Source
+from rerank_operator.cluster import Cluster
 from rerank_operator.nodes import Node
 from rerank_operator.pod_status import Report
 from rerank_operator.pods import Pod
 
 CHILDREN: Final = (
-    cluster.CONFIG_MAP,
-    cluster.SERVICE,
-    cluster.POD_DISRUPTION_BUDGET,
-    cluster.NETWORK_POLICY,
-    cluster.DEPLOYMENT,
+    resources.CONFIG_MAP,
+    resources.SERVICE,
+    resources.POD_DISRUPTION_BUDGET,
+    resources.NETWORK_POLICY,
+    resources.DEPLOYMENT,
 )
 
 # Mounting volumes and setting up the network takes seconds.
@@ -118,7 +120,7 @@ class Nodes:
     does without.
     """
 
-    api: cluster.Cluster
+    api: Cluster
     readable: bool
     clock: Callable[[], float] = time.monotonic
     _found: tuple[Node, ...] | None = None
@@ -131,7 +133,7 @@ class Nodes:
         A list that lacks a node of those names `among` them is read anew: the node is newer.
 
         Raises:
-            cluster.ApiError: they could not be read.
+            ApiError: they could not be read.
         """
         if not self.readable:
             return None
@@ -145,25 +147,23 @@ class Nodes:
 
     async def _read(self) -> tuple[Node, ...] | None:
         try:
-            return tuple([nodes.read(body) async for body in self.api.pages(cluster.NODE, None)])
-        except cluster.ApiError as error:
+            return tuple([nodes.read(body) async for body in self.api.pages(resources.NODE, None)])
+        except ApiError as error:
             if error.status == 403:  # an administrator's choice: rbac without the chart's role for nodes
                 return None
             raise
 
 
-async def observe(
-    api: cluster.Cluster, reports: Reports, model: ModelDeployment, *, now: datetime
-) -> Observed:
+async def observe(api: Cluster, reports: Reports, model: ModelDeployment, *, now: datetime) -> Observed:
     """Look at everything that belongs to `model`.
 
     Raises:
-        cluster.ApiError: something could not be read; nothing must be decided then.
+        ApiError: something could not be read; nothing must be decided then.
     """
     namespace, name = model.metadata.namespace, model.metadata.name
     child = names.child_name(name)
     listed, children = await asyncio.gather(
-        api.list(cluster.POD, namespace, labels=f"{names.MODEL_LABEL}={name}"),
+        api.list(resources.POD, namespace, labels=f"{names.MODEL_LABEL}={name}"),
         asyncio.gather(*(api.get(kind, namespace, child) for kind in CHILDREN)),
     )
     found = [pods.read(body) for body in listed if pods.is_replica(body, deployment=child)]
@@ -174,7 +174,7 @@ async def observe(
     )
 
 
-async def _with_complaint(api: cluster.Cluster, namespace: str, pod: Pod, *, now: datetime) -> Pod:
+async def _with_complaint(api: Cluster, namespace: str, pod: Pod, *, now: datetime) -> Pod:
     """Claims, volumes and network that fail are told by Events alone: look for one where it takes unusually
     long.
     """
@@ -196,7 +196,7 @@ def commit_of(source: Source, observed: Observed, *, owner_uid: str) -> str | No
     """
     if source.repo is None or source.commit is not None:
         return source.commit
-    kept = observed.children.get(cluster.CONFIG_MAP.kind)
+    kept = observed.children.get(resources.CONFIG_MAP.kind)
     if kept is not None and _owned(kept, owner_uid):
         value = (kept.get("data") or {}).get(source.key, "")
         if _COMMIT.fullmatch(value):

@@ -7,7 +7,9 @@ from typing import Final
 
 import structlog
 
-from rerank_operator import cluster
+from rerank_operator import resources
+from rerank_operator.api_error import ApiError
+from rerank_operator.cluster import Cluster
 from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.queue import KeyedQueue
 
@@ -15,7 +17,7 @@ EVERY_SECONDS: Final = 600.0
 # The looks are spread over so long, that they are never a burst.
 SPREAD_SECONDS: Final = 300.0
 
-_KINDS: Final = ((MODEL, cluster.MODEL_DEPLOYMENT), (API_KEY, cluster.API_KEY))
+_KINDS: Final = ((MODEL, resources.MODEL_DEPLOYMENT), (API_KEY, resources.API_KEY))
 
 _log = structlog.get_logger()
 
@@ -33,7 +35,7 @@ class Resync:
         looked: what was looked at since it was last asked for; the workers add to it.
     """
 
-    api: cluster.Cluster
+    api: Cluster
     queue: KeyedQueue[Key]
     namespaces: tuple[str, ...]
     looked: set[Key] = field(default_factory=set)
@@ -57,7 +59,7 @@ class Resync:
                         (kind, item["metadata"]["namespace"], item["metadata"]["name"])
                         async for item in self.api.pages(resource, namespace, metadata_only=True)
                     }
-                except cluster.ApiError as error:
+                except ApiError as error:
                     _log.warning("a resync was cut short", kind=kind, namespace=namespace, error=str(error))
                     self.looked |= before
                     continue

@@ -12,9 +12,12 @@ from pydantic import ValidationError
 
 from rerank_api import names
 from rerank_api.api_key import APIKey
-from rerank_operator import cluster, status, usage, usage_report
+from rerank_operator import resources, status, usage, usage_report
+from rerank_operator.api_error import ApiError, NotLeaderError
+from rerank_operator.cluster import Cluster
 from rerank_operator.gateways import Gateways
 from rerank_operator.health import Metrics
+from rerank_operator.resources import Object
 from rerank_operator.usage_ledger import Ledger
 from rerank_operator.usage_report import KeyRef, KeyReport
 
@@ -32,7 +35,7 @@ _log = structlog.get_logger()
 class Collector:
     """One for the process. `poll_seconds`: how often each gateway is asked."""
 
-    api: cluster.Cluster
+    api: Cluster
     gateways: Gateways
     metrics: Metrics
     ledger: Ledger
@@ -59,9 +62,9 @@ class Collector:
             async with asyncio.TaskGroup() as group:
                 for part in range(_WRITERS):
                     group.create_task(self._write_all(due[part::_WRITERS], end))
-        except* cluster.ApiError as errors:
+        except* ApiError as errors:
             _log.warning("usage could not be written", error=str(errors.exceptions[0]))
-        except* cluster.NotLeaderError:
+        except* NotLeaderError:
             _log.warning("usage was not written: the lease is not held")
         self.metrics.usage_waiting.set(len(self.ledger))
 
@@ -106,14 +109,14 @@ class Collector:
         """Add what is unsaved to one key.
 
         Raises:
-            cluster.ApiError: the API server could not be asked.
+            ApiError: the API server could not be asked.
         """
         reports, written = self.ledger.reports(ref), False
-        live = await self.api.get(cluster.API_KEY, ref.namespace, ref.name)
+        live = await self.api.get(resources.API_KEY, ref.namespace, ref.name)
         if live is not None and live["metadata"]["uid"] == ref.uid:
             try:
                 reports, written = await self._apply(live, reports)
-            except cluster.ApiError as error:
+            except ApiError as error:
                 if error.conflict:
                     return  # it changed meanwhile: again in the next round
                 if not (error.refused or error.ending or error.status == 404):
@@ -129,7 +132,7 @@ class Collector:
         self.ledger.settle(ref, reports, time.monotonic(), written=written)
 
     async def _apply(
-        self, live: cluster.Object, reports: Mapping[str, KeyReport]
+        self, live: Object, reports: Mapping[str, KeyReport]
     ) -> tuple[Mapping[str, KeyReport], bool]:
         """Those of the reports that the object holds now, and whether that took a write."""
         old = APIKey.parse(live).status
@@ -148,5 +151,5 @@ class Collector:
         if new == old:
             return held, False
         written = status.as_written(new, only=usage.FIELDS)
-        await self.api.apply_status(cluster.API_KEY, live, written, field_manager=names.USAGE_FIELD_MANAGER)
+        await self.api.apply_status(resources.API_KEY, live, written, field_manager=names.USAGE_FIELD_MANAGER)
         return held, True

@@ -7,7 +7,8 @@ from typing import Final
 
 import structlog
 
-from rerank_operator import cluster, lease
+from rerank_operator import lease
+from rerank_operator.api_error import ApiError, NotLeaderError
 from rerank_operator.handlers import Key
 from rerank_operator.health import Metrics
 from rerank_operator.queue import KeyedQueue
@@ -46,11 +47,11 @@ async def _look(queue: KeyedQueue[Key], key: Key, reconcile: Reconcile) -> str:
     try:
         async with asyncio.timeout(LOOK_DEADLINE_SECONDS):
             again = await reconcile(namespace, name)
-    except cluster.NotLeaderError:
+    except NotLeaderError:
         # The lease ran out. It is taken back, and then nothing else asks for this, or the process ends.
         queue.add_after(key, lease.RETRY_SECONDS)
         return "not-leader"
-    except cluster.ApiError as error:
+    except ApiError as error:
         if error.conflict:  # what was observed is not the newest any more: look again
             queue.retry(key, first=CONFLICT_SECONDS, longest=AWAY_SECONDS)
             return "conflict"

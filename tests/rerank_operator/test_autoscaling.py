@@ -12,12 +12,14 @@ from aiohttp import web
 
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator import load_report
+from rerank_operator.api_error import ApiError
 from rerank_operator.autoscaler import Load
 from rerank_operator.autoscaling import Autoscaled, Autoscaling
-from rerank_operator.cluster import ApiError, Cluster, Object, Resource
+from rerank_operator.cluster import Cluster
 from rerank_operator.events import Recorder
 from rerank_operator.gateways import Gateways
 from rerank_operator.health import Metrics
+from rerank_operator.resources import Object, Resource
 
 SCALING: Object = {"minReplicas": 0, "maxReplicas": 4, "scaleDownDelaySeconds": 0, "idleSecondsToZero": 60}
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from rerank_operator import builtin_catalog
+from rerank_operator.api_error import ApiError
 from rerank_operator.builtin_catalog import install, load, outdated
-from rerank_operator.cluster import ApiError, Cluster, Object, Resource
+from rerank_operator.cluster import Cluster
+from rerank_operator.resources import Object, Resource
 from tests.rerank_operator.test_catalog import entry
 
 OURS = {"app.kubernetes.io/managed-by": "rerank-operator"}

@@ -7,7 +7,8 @@ import pytest
 
 from rerank_api.catalog_model import CatalogModel
 from rerank_operator.catalog import BuiltIn, CatalogModels, Users, not_found, read
-from rerank_operator.cluster import Cluster, Object, Resource
+from rerank_operator.cluster import Cluster
+from rerank_operator.resources import Object, Resource
 from rerank_operator.situation import Obstacle
 
 NAMES = ("qwen3-reranker-0.6b", "qwen3-reranker-4b", "bge-reranker-v2-m3", "jina-reranker-v3")

@@ -6,15 +6,9 @@ from typing import Any
 import pytest
 
 from rerank_api import names
-from rerank_operator.cluster import (
-    API_KEY,
-    MODEL_DEPLOYMENT,
-    REQUEST_TIMEOUT_SECONDS,
-    Cluster,
-    NotLeaderError,
-    Object,
-    Resource,
-)
+from rerank_operator.api_error import NotLeaderError
+from rerank_operator.cluster import REQUEST_TIMEOUT_SECONDS, Cluster
+from rerank_operator.resources import API_KEY, MODEL_DEPLOYMENT, Object, Resource
 
 
 class Obliging(Cluster):

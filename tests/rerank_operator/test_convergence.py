@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rerank_api.model_deployment import ModelDeployment
+from rerank_operator.api_error import ApiError
 from rerank_operator.autoscaling import Autoscaled
 from rerank_operator.catalog import BuiltIn, Users
 from rerank_operator.claims import Claims
-from rerank_operator.cluster import ApiError, Cluster, Object, Resource
+from rerank_operator.cluster import Cluster
 from rerank_operator.conditions import verdicts
 from rerank_operator.events import Recorder
 from rerank_operator.model_metrics import ModelMetrics
@@ -28,6 +29,7 @@ from rerank_operator.name_claims import known_names
 from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Report
 from rerank_operator.pods import Container, Pod
+from rerank_operator.resources import Object, Resource
 from tests.rerank_operator.samples import COMMIT, DONE, RUNNING, model, pod, report, serving, situation
 from tests.rerank_operator.test_model_reconciler import SETTINGS
 

@@ -1,7 +1,9 @@
 """Posting events: in order of time, bounded, not twice, and never in the way."""
 
-from rerank_operator.cluster import ApiError, Cluster, Object
+from rerank_operator.api_error import ApiError
+from rerank_operator.cluster import Cluster
 from rerank_operator.events import Notice, Recorder
+from rerank_operator.resources import Object
 from tests.rerank_operator.samples import model
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from rerank_api import keys
 from rerank_api.api_key import APIKey
-from rerank_operator import cluster
+from rerank_operator.api_error import ApiError
 from rerank_operator.claims import Claims
-from rerank_operator.cluster import ApiError, Object
 from rerank_operator.events import Notice
 from rerank_operator.key_lifecycle import MAX_HASHES
 from rerank_operator.key_reconciler import (
@@ -23,6 +22,7 @@ from rerank_operator.key_reconciler import (
     _refusal,
     known_hashes,
 )
+from rerank_operator.resources import Object, Resource
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -67,19 +67,19 @@ class Server:
 
     # What the reconciler uses of Cluster
 
-    async def get(self, _: cluster.Resource, namespace: str, name: str) -> Object | None:
+    async def get(self, _: Resource, namespace: str, name: str) -> Object | None:
         return copy.deepcopy((self.keys | self.stale).get((namespace, name)))
 
-    async def pages(self, _: cluster.Resource, namespace: str | None) -> Any:
+    async def pages(self, _: Resource, namespace: str | None) -> Any:
         for body in list(self.keys.values()):
             yield copy.deepcopy(body)
 
-    async def confirm(self, _: cluster.Resource, live: Object) -> None:
+    async def confirm(self, _: Resource, live: Object) -> None:
         there = self.keys[live["metadata"]["namespace"], live["metadata"]["name"]]
         if live["metadata"]["resourceVersion"] != there["metadata"]["resourceVersion"]:
             raise ApiError(409, "Conflict", "the object has been modified")
 
-    async def apply_status(self, resource: cluster.Resource, live: Object, status: Object) -> Object:
+    async def apply_status(self, resource: Resource, live: Object, status: Object) -> Object:
         there = self.keys[live["metadata"]["namespace"], live["metadata"]["name"]]
 
         def write() -> None:

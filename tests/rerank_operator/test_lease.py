@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rerank_operator.cluster import ApiError, Cluster, Object, Resource
+from rerank_operator.api_error import ApiError
+from rerank_operator.cluster import Cluster
 from rerank_operator.lease import DURATION_SECONDS, RENEW_DEADLINE_SECONDS, LeaderLease
+from rerank_operator.resources import Object, Resource
 
 
 class Clock:

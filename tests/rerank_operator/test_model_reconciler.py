@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from rerank_operator.api_error import ApiError
 from rerank_operator.autoscaling import Autoscaled
 from rerank_operator.catalog import CatalogModels, Users
 from rerank_operator.claims import Claims
-from rerank_operator.cluster import ApiError, Cluster, Object, Resource
+from rerank_operator.cluster import Cluster
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder
 from rerank_operator.model_metrics import ModelMetrics
@@ -24,6 +25,7 @@ from rerank_operator.name_claims import known_names
 from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Report
 from rerank_operator.policy import Policy
+from rerank_operator.resources import Object, Resource
 from tests.rerank_operator.samples import COMMIT, report
 from tests.rerank_operator.test_catalog import entry
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from rerank_operator import cluster
+from rerank_operator.api_error import ApiError
 from rerank_operator.observe import FRESH_SECONDS, STALE_SECONDS, Nodes
 
 
@@ -18,7 +18,7 @@ class Api:
     async def pages(self, _resource: object, _namespace: None) -> AsyncIterator[dict[str, Any]]:
         self.lists += 1
         if self.refuses:
-            raise cluster.ApiError(403, "Forbidden", "no")
+            raise ApiError(403, "Forbidden", "no")
         for name in self.names:
             yield {"metadata": {"name": name}, "status": {"allocatable": {}}}
 

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from rerank_operator import workers
-from rerank_operator.cluster import ApiError, Cluster, Object, Resource
+from rerank_operator.api_error import ApiError
+from rerank_operator.cluster import Cluster
 from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.health import Metrics
 from rerank_operator.queue import KeyedQueue
+from rerank_operator.resources import Object, Resource
 from rerank_operator.resync import EVERY_SECONDS, SPREAD_SECONDS, Resync
 from tests.rerank_gateway.virtual_time import VirtualLoop
 

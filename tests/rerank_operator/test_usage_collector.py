@@ -18,9 +18,11 @@ from rerank_gateway import usage as gateway_usage
 from rerank_gateway.config import Settings
 from rerank_gateway.records import KeyRecord, ModelRecord, ObjectId
 from rerank_operator import bounded, usage_report
-from rerank_operator.cluster import ApiError, Cluster, NotLeaderError, Object, Resource
+from rerank_operator.api_error import ApiError, NotLeaderError
+from rerank_operator.cluster import Cluster
 from rerank_operator.gateways import Gateways
 from rerank_operator.health import Metrics
+from rerank_operator.resources import Object, Resource
 from rerank_operator.usage_collector import Collector
 from rerank_operator.usage_ledger import Ledger
 from tests.rerank_gateway import objects

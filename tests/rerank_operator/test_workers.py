@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from rerank_operator import lease, workers
-from rerank_operator.cluster import ApiError, NotLeaderError
+from rerank_operator.api_error import ApiError, NotLeaderError
 from rerank_operator.handlers import MODEL, Key
 from rerank_operator.health import Metrics
 from rerank_operator.queue import KeyedQueue
