@@ -19,26 +19,32 @@ _SYNC_SECONDS = 15.0
 
 
 def run(length: float) -> list[Bound]:
-    """A key is deleted and one is made while the gateway cannot hear of it."""
+    """A key is deleted and one is made while the gateways cannot hear of it: by an API server that they do
+    not know, which has gone too before theirs comes back.
+    """
     return uvloop.run(_run(_MINUTES * length))
 
 
 async def _run(minutes: float) -> list[Bound]:
     steady, deleted, made_anew = (keys.mint() for _ in range(3))
     async with world(gateways=2, replicas=2) as made:
-        made.api.put(objects.api_key(steady, name="steady"))
-        made.api.put(objects.api_key(deleted, name="deleted"))
+        await made.cluster.put(objects.api_key(steady, name="steady"))
+        await made.cluster.put(objects.api_key(deleted, name="deleted"))
         client, tally, stop = Client(lambda: made.gateways), Tally(), asyncio.Event()
         for each in _each(made.gateways):
             await each.served(rerank(deleted))
         load = asyncio.create_task(client.steadily(rerank(steady), tally, per_second=_PER_SECOND, until=stop))
         await asyncio.sleep(_AROUND_SECONDS)
-        await made.api.stop()
-        made.api.delete(objects.api_key(deleted, name="deleted"))
-        made.api.put(objects.api_key(made_anew, name="new"))
-        await asyncio.sleep(60 * minutes)
+        unheard = made.cluster.elsewhere()
+        await made.cluster.stop()
+        gone = time.monotonic()
+        await unheard.start()
+        await unheard.delete(objects.api_key(deleted, name="deleted"))
+        await unheard.put(objects.api_key(made_anew, name="new"))
+        await unheard.stop()
+        await asyncio.sleep(gone + 60 * minutes - time.monotonic())
         still = await client.ask(rerank(deleted))
-        await made.api.start()
+        await made.cluster.start()
         back = time.monotonic()
         in_sync = [
             await _in_sync(gateway_client, deleted, made_anew) for gateway_client in _each(made.gateways)

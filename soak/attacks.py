@@ -24,7 +24,7 @@ async def _run(corpus: dict[str, Attack]) -> list[Bound]:
     surprising: list[str] = []
     turn = asyncio.Semaphore(_AT_ONCE)
     async with world(gateways=1, replicas=1) as made:
-        made.api.put(objects.api_key(MINTED))
+        await made.cluster.put(objects.api_key(MINTED))
         client = Client(lambda: made.gateways)
         await client.served(rerank(MINTED))
         engine, port = made.engines[0], made.gateways[0].port

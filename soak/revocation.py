@@ -1,5 +1,6 @@
 """From the write that revokes a key to the last request that it was accepted for."""
 
+import asyncio
 import time
 
 import uvloop
@@ -22,10 +23,11 @@ def run(length: float) -> list[Bound]:
 async def _run(count: int) -> list[Bound]:
     minted = [keys.mint() for _ in range(count)]
     async with world(gateways=1, replicas=2) as made:
-        for number, key in enumerate(minted):
-            made.api.put(objects.api_key(key, name=f"key-{number}"))
+        *others, last = (objects.api_key(key, name=f"key-{number}") for number, key in enumerate(minted))
+        await made.cluster.put(*others)
+        await made.cluster.put(last)
         client = Client(lambda: made.gateways)
-        await client.served(rerank(minted[-1]))
+        await client.served(rerank(minted[-1]))  # the others were told before
         seconds = [await _revoked(made, client, number, key) for number, key in enumerate(minted)]
         client.close()
     return [
@@ -41,11 +43,15 @@ async def _revoked(made: World, client: Client, number: int, key: keys.MintedKey
     if await client.ask(request) != "200":
         raise RuntimeError("a key that nobody has revoked was refused")
     body = objects.api_key(key, name=f"key-{number}", disabled=True)
+    async with asyncio.TaskGroup() as group:
+        write = made.cluster.put if number % 2 else made.cluster.delete
+        group.create_task(write(body))
+        return await _accepted(client, request)
+
+
+async def _accepted(client: Client, request: bytes) -> float:
+    """The seconds from now, just before the write, until the last request was sent that was accepted."""
     written = last = time.monotonic()
-    if number % 2:
-        made.api.put(body)
-    else:
-        made.api.delete(body)
     while time.monotonic() < written + _TIMEOUT:
         sent = time.monotonic()
         if await client.ask(request) != "200":

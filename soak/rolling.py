@@ -40,11 +40,11 @@ class _Load:
         self.tally = Tally()
         self._made = made
         self._key = keys.mint()
-        made.api.put(objects.api_key(self._key))
         self._client = Client(lambda: made.gateways)
         self._stop = asyncio.Event()
 
     async def __aenter__(self) -> Tally:
+        await self._made.cluster.put(objects.api_key(self._key))
         request = rerank(self._key)
         for gateway in self._made.gateways:
             await Client(partial(list, (gateway,))).served(request)
@@ -86,7 +86,7 @@ async def _replicas(restarts: int) -> list[Bound]:
             await made.start_engine()
             old.always = "drain"
             await asyncio.sleep(0.5)
-            made.withdraw(old)
+            await made.withdraw(old)
             await asyncio.sleep(1.5)
             await old.stop()
     return [Bound("replicas replaced", restarts), *_told(tally, 0)]
@@ -99,7 +99,7 @@ async def _killed(deaths: int) -> list[Bound]:
             victim = made.engines[0]
             await victim.stop()
             await asyncio.sleep(_TELL_SECONDS)
-            made.withdraw(victim)
+            await made.withdraw(victim)
             await made.start_engine()
     total = sum(tally.outcomes.values())
     return [Bound("replicas killed", deaths), *_told(tally, total // 10_000)]

@@ -70,8 +70,7 @@ KINDS: dict[str, Kind] = {
 async def _run(of_each: int) -> list[Bound]:
     key, other = keys.mint(), keys.mint()
     async with world(gateways=1, replicas=2) as made:
-        made.api.put(objects.api_key(key, name="key"))
-        made.api.put(objects.api_key(other, name="other"))
+        await made.cluster.put(objects.api_key(key, name="key"), objects.api_key(other, name="other"))
         client = Client(lambda: made.gateways)
         for each in (key, other):
             await client.served(rerank(each))

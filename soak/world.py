@@ -1,11 +1,12 @@
-"""What the runs share: gateways as processes of their own, and in this one the API server and the replicas
-that they know, both stand-ins that can be taken away.
+"""What the runs share: gateways as processes of their own, a real API server that they watch, and in this
+process stand-ins for the replicas, which can be taken away.
 """
 
 import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,16 +15,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from bench.programs import ROOT, free_port
+from dev.cluster import temporary
+from soak.cluster import Cluster
 from tests.rerank_gateway import objects
-from tests.rerank_gateway.fake_api_server import FakeApiServer
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import slice_of
 
 _START_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
+_SOMEWHERE: Final = ("192.0.2.1", 9)  # for documentation alone (RFC 5737)
 
 
 class Gateway:
@@ -88,8 +89,8 @@ class Gateway:
 class World:
     """One model with its replicas, known to an API server that any number of gateways watch."""
 
-    def __init__(self, api: FakeApiServer, kubeconfig: Path, environment: dict[str, str]) -> None:
-        self.api = api
+    def __init__(self, cluster: Cluster, kubeconfig: Path, environment: dict[str, str]) -> None:
+        self.cluster = cluster
         self.gateways: list[Gateway] = []
         self.engines: list[FakeEngine] = []
         self._kubeconfig = kubeconfig
@@ -111,15 +112,15 @@ class World:
 
     async def start_engine(self) -> FakeEngine:
         """A new replica, which the gateways will hear of."""
-        engine = await FakeEngine().__aenter__()
+        engine = await FakeEngine(host=_own_address()).__aenter__()
         self.engines.append(engine)
-        self.api.put(*slice_of([engine]))
+        await self.cluster.put(*slice_of([engine]))
         return engine
 
-    def withdraw(self, engine: FakeEngine) -> None:
+    async def withdraw(self, engine: FakeEngine) -> None:
         """Tell that a replica is no more."""
         self.engines.remove(engine)
-        self.api.delete(*slice_of([engine]))
+        await self.cluster.delete(*slice_of([engine]))
 
     async def close(self) -> None:
         for gateway in list(self.gateways):
@@ -131,22 +132,14 @@ class World:
 @contextlib.asynccontextmanager
 async def world(*, gateways: int = 1, replicas: int = 1, **environment: str) -> AsyncIterator[World]:
     """The model minilm in namespace default, without keys."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with FakeApiServer() as api:
-            kubeconfig = Path(folder, "kubeconfig")
-            kubeconfig.write_text(
-                yaml.safe_dump(
-                    {
-                        "current-context": "soak",
-                        "contexts": [{"name": "soak", "context": {"cluster": "soak", "user": "soak"}}],
-                        "clusters": [{"name": "soak", "cluster": {"server": api.url}}],
-                        "users": [{"name": "soak", "user": {}}],
-                    }
-                )
-            )
-            made = World(api, kubeconfig, environment)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with temporary.control_plane(folder / "control-plane") as plane:
+            cluster = Cluster(plane)
+            cluster.install(folder / "kubeconfig")
+            made = World(cluster, folder / "kubeconfig", environment)
             try:
-                api.put(objects.model())
+                await cluster.put(objects.model())
                 for _ in range(replicas):
                     await made.start_engine()
                 for _ in range(gateways):
@@ -154,3 +147,11 @@ async def world(*, gateways: int = 1, replicas: int = 1, **environment: str) -> 
                 yield made
             finally:
                 await made.close()
+
+
+def _own_address() -> str:
+    """An address of this machine that is not loopback, which no EndpointSlice may hold."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(_SOMEWHERE)  # sends nothing: the kernel chooses the address to send from
+        address: str = probe.getsockname()[0]
+        return address

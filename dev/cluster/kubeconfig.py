@@ -7,23 +7,26 @@ from pathlib import Path
 from dev.cluster.certificates import KeyPair
 
 
-def kubeconfig(server: str, authority: Path, client: KeyPair) -> str:
+def kubeconfig(server: str, authority: Path, client: KeyPair | str) -> str:
     """Return a kubeconfig that holds its keys itself, so that it works from any folder.
 
     Args:
         server: the API server's URL.
         authority: the certificate that signed the server's.
-        client: whom to be.
+        client: whom to be: a certificate, or the token of a service account.
     """
 
     def embedded(path: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
     cluster = {"server": server, "certificate-authority-data": embedded(authority)}
-    user = {
-        "client-certificate-data": embedded(client.certificate),
-        "client-key-data": embedded(client.key),
-    }
+    if isinstance(client, str):
+        user = {"token": client}
+    else:
+        user = {
+            "client-certificate-data": embedded(client.certificate),
+            "client-key-data": embedded(client.key),
+        }
     document = {
         "apiVersion": "v1",
         "kind": "Config",

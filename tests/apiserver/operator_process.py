@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 from urllib.request import urlopen
 
 import yaml
 
+from dev.cluster.kubeconfig import kubeconfig, write_private
 from tests.apiserver.api import Api, Object, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -30,20 +31,20 @@ _PATHS = {
 }
 
 
-def install_rights(api: Api) -> str:
-    """Apply the operator's ServiceAccount and RBAC of the plain install; returns a token for it."""
+def install_rights(api: Api, account: str = "rerank-operator") -> str:
+    """Apply a ServiceAccount of the plain install and its RBAC; returns a token for it."""
     api.apply(
         f"/api/v1/namespaces/{NAMESPACE}",
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
     )
     for body in yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()):
-        if body["kind"] in _PATHS and body["metadata"]["name"].startswith("rerank-operator"):
+        if body["kind"] in _PATHS and body["metadata"]["name"].startswith(account):
             metadata = body["metadata"]
             path = _PATHS[body["kind"]].format(
                 namespace=metadata.get("namespace", NAMESPACE), name=metadata["name"]
             )
             api.apply(path, body)
-    return token_of(api, NAMESPACE, "rerank-operator")
+    return token_of(api, NAMESPACE, account)
 
 
 def token_of(api: Api, namespace: str, account: str) -> str:
@@ -169,24 +170,8 @@ class Operator:
 
     def _kubeconfig(self) -> Path:
         access = self.api.access
-        config: Any = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [
-                {
-                    "name": "test",
-                    "cluster": {
-                        "server": self.server or access.url,
-                        "certificate-authority": str(access.authority),
-                    },
-                }
-            ],
-            "users": [{"name": "test", "user": {"token": self.token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        }
         file = self.folder / "kubeconfig"
-        file.write_text(yaml.safe_dump(config))
+        write_private(file, kubeconfig(self.server or access.url, access.authority, self.token))
         return file
 
 

@@ -75,8 +75,9 @@ class _Work:
 
 @dataclass
 class FakeEngine:
-    """Serves from `async with` on; `address` is where. Words stand for tokens."""
+    """Serves from `async with` on, at `host` and `port`. Words stand for tokens."""
 
+    host: str = "127.0.0.1"
     served_name: str = "minilm"
     max_model_len: int = 512
     reject: bool = False
@@ -105,8 +106,8 @@ class FakeEngine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pending: deque[_Work] = deque()
         self._stepping: asyncio.Task[None] | None = None
-        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**26)
-        self.host, self.port = self._server.sockets[0].getsockname()
+        self._server = await asyncio.start_server(self._connection, self.host, 0, limit=2**26)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(
