@@ -45,13 +45,17 @@ class Cluster:
         """Delete objects, several at once."""
         await _for_each(lambda body: self._api.delete(_path(body)), bodies)
 
-    async def stop(self) -> None:
-        """End the API server. What it knows stays in etcd."""
-        await asyncio.to_thread(processes.stop, self._plane.layout, "kube-apiserver")
+    async def kill(self) -> None:
+        """Kill the API server: one that is asked to end keeps open watches for long.
+
+        All that it was told stays in etcd.
+        """
+        await asyncio.to_thread(processes.kill, self._plane.layout, "kube-apiserver")
 
     async def start(self) -> None:
         """Start it again and wait until it is ready."""
-        await asyncio.to_thread(self._plane.start)  # a thread that lives as long as the loop: see `setpriv`
+        # It dies with the thread that starts it, and threads of the loop's own pool live as long as that.
+        await asyncio.to_thread(self._plane.start)
         self._api = Api(Access.to(self._plane))  # the old one's connections are dead
 
     def elsewhere(self) -> "Cluster":

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,24 +139,33 @@ def _start(layout: Layout, component: Component) -> None:
 
 def stop(layout: Layout, name: str) -> None:
     """End the component's process if it is still ours, and forget it. Idempotent."""
+    _end(layout, name, (signal.SIGTERM, signal.SIGKILL))
+
+
+def kill(layout: Layout, name: str) -> None:
+    """End it as a node's death would, in the middle of whatever it does, and forget it. Idempotent."""
+    _end(layout, name, (signal.SIGKILL,))
+
+
+def _end(layout: Layout, name: str, numbers: Sequence[signal.Signals]) -> None:
+    """Send each signal when the process does not end of the one before within the limit."""
     path = pid_file(layout, name)
     record = read_record(path)
-    if record is not None and record.alive():
-        end(record)
+    if record is not None:
+        _signal(record, numbers)
     path.unlink(missing_ok=True)
 
 
-def end(record: Record) -> None:
-    """Ask the process to end, and kill it when it does not within the limit."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def _signal(record: Record, numbers: Sequence[signal.Signals]) -> None:
+    for number in numbers:
+        if not record.alive():
+            return
         with suppress(ProcessLookupError):
             os.kill(record.pid, number)
-        try:
+        with suppress(ClusterError):
             wait_until(f"end of process {record.pid}", lambda: not record.alive(), seconds=STOP_SECONDS)
-        except ClusterError:
-            continue
-        return
-    raise ClusterError(f"process {record.pid} does not end, not even by SIGKILL")
+    if record.alive():
+        raise ClusterError(f"process {record.pid} does not end, not even by SIGKILL")
 
 
 def tail(layout: Layout, name: str, lines: int = 25) -> str:

@@ -101,6 +101,21 @@ def test_one_that_ignores_the_polite_signal_is_killed(
     assert not was.alive()
 
 
+def test_one_that_is_killed_is_not_asked_first(layout: Layout) -> None:
+    polite = (
+        "import signal, time; signal.signal(15, lambda *_: (print('asked', flush=True), exit()));"
+        "print('on', flush=True); time.sleep(60)"
+    )
+    processes.ensure(layout, Component("polite", (sys.executable, "-c", polite)))
+    log = processes.log_file(layout, "polite")
+    wait_until("its handler", lambda: log.read_text() == "on\n", seconds=60)
+    was = record(layout, "polite")
+    processes.kill(layout, "polite")
+    assert not was.alive()
+    assert not processes.running(layout, "polite")
+    assert log.read_text() == "on\n"
+
+
 def test_a_deadline_says_what_was_waited_for() -> None:
     with pytest.raises(ClusterError, match="waiting for: the moon"):
         wait_until("the moon", lambda: False, seconds=0.05, every=0.01)
