@@ -26,6 +26,8 @@ SIZES: Final = (100, 500, 1000, 2000)
 _PATIENCE_SECONDS: Final = 1800.0
 # Half a minute without a write: the controllers have told all that they had to.
 _CALM_SECONDS: Final = 30.0
+# So long without a look, and all have been taken.
+_LOOKED_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 600.0
 _FOUND: Final = """\
 The resources are applied while the operator is down; the time is from the start of its process until
@@ -123,7 +125,10 @@ class World:
         return self._row(crowd, begun, before)
 
     def restart(self, crowd: Crowd) -> Row:
-        """Start the operator anew where all is settled, and wait until it has looked at everything."""
+        """Start the operator anew where all is settled, and wait until it has looked at everything.
+
+        A model is looked at for each of its objects that kopf lists, so that is when it asks no more.
+        """
         self.operator.stop()
         before, begun = self.cpu(), time.monotonic()
         self.tally.skip()
@@ -131,7 +136,11 @@ class World:
         while self.operator.metric("rerank_operator_reconciles_total") < crowd.models + crowd.keys:
             assert time.monotonic() - begun < _PATIENCE_SECONDS, "it does not look at everything"
             time.sleep(1)
-        return self._row(crowd, begun, before)
+        asked = -1
+        while asked < (asked := self.tally.read().count("get")):
+            assert time.monotonic() - begun < _PATIENCE_SECONDS, "it does not stop to look"
+            time.sleep(_LOOKED_SECONDS)
+        return self._row(crowd, begun + _LOOKED_SECONDS, before)
 
     def calm(self, crowd: Crowd) -> Row:
         """Wait until the last write, of what others do late."""

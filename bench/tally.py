@@ -30,6 +30,10 @@ class Tally:
         """Those that were carried out. A dry run changes nothing."""
         return sum(count for (verb, _), count in self.requests.items() if verb in WRITES)
 
+    def count(self, verb: str) -> int:
+        """Requests with this verb, about anything."""
+        return sum(count for (asked, _), count in self.requests.items() if asked == verb)
+
     def skip(self) -> "Tally":
         """Count from now on."""
         self._offset = self.log.stat().st_size

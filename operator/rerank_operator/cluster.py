@@ -39,6 +39,8 @@ _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8
 _DRY_RUN: Final = "dryRun"
 # Whole objects, with all that managers have to say of their fields: ten times as large in memory.
 _PAGE: Final = 100
+# Of one object, so many are more than anybody reads.
+_WARNINGS: Final = 500
 # No object ever has it: an apply that asks for it makes a new object, and is refused where there is one.
 _OF_NO_OBJECT: Final = "1"
 
@@ -65,7 +67,7 @@ class Cluster:
             that: what was not sent when the process fell asleep is not sent when it wakes.
         on_write: told of each write that the API server carried out (metrics): the resource, and behind a
             slash what a manager of its own writes ("apikeys/usage").
-        own: the versions that the writes of looks made.
+        own: the versions that looks made: of children and, with the operator's own field manager, statuses.
     """
 
     api: client.ApiClient
@@ -99,7 +101,7 @@ class Cluster:
 
     async def warnings(self, namespace: str, uid: str) -> list[Object]:
         """The Events of type Warning about the object with this uid, of the last hour as a rule."""
-        query = {"fieldSelector": f"regarding.uid={uid},type=Warning", "limit": str(_PAGE)}
+        query = {"fieldSelector": f"regarding.uid={uid},type=Warning", "limit": str(_WARNINGS)}
         found: list[Object] = (await self._request("GET", EVENT.path(namespace), query=query))["items"]
         return found
 
@@ -241,7 +243,7 @@ class Cluster:
             content_type=_APPLY,
             part=field_manager.removeprefix(names.FIELD_MANAGER),
         )
-        if field_manager != names.AUTOSCALING_FIELD_MANAGER:  # what it decides is for a look to carry out
+        if field_manager == names.FIELD_MANAGER:  # the others write onto what no look has seen yet
             self.own.note(done)
         return done
 

@@ -2,7 +2,8 @@
 
 A look does all that there is to do from what it saw, and what it writes holds only while that is still so
 (`resourceVersion`): the event of such a write is no news. Everything else that becomes of the object, before
-or after, has a version and an event of its own.
+or after, has a version and an event of its own. This is not so of usage, say: it is written onto what no look
+has seen. (Versions come again only where etcd was restored from a copy; then the resync looks.)
 """
 
 from collections import OrderedDict

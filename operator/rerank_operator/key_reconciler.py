@@ -85,12 +85,7 @@ class KeyReconciler:
         taken = await self._taken(key, wanted.hashes)
         if taken:
             wanted = outcome(taken=taken)
-        try:
-            await self._report(look, wanted)
-        except ApiError as error:
-            if error.outdated:
-                await look.take_back()
-            raise
+        await self._report(look, wanted)
         change = key_lifecycle.next_change(key, wanted, look.now)
         waits = [SECRET_SECONDS] if look.trouble is not None else []
         if change is not None:
@@ -144,7 +139,12 @@ class KeyReconciler:
         written = status.as_written(wanted, only=_OURS)
         if not status.differs(written, look.live.get("status", {}), fields=_STATUS_FIELDS):
             return
-        await self.api.apply_status(resources.API_KEY, look.live, written)
+        try:
+            await self.api.apply_status(resources.API_KEY, look.live, written)
+        except ApiError as error:
+            if error.outdated:
+                await look.take_back()
+            raise
         old = look.key.status.conditions
         changed = [c for c in status.changed(old, wanted.conditions) if c.type in _TOLD]
         await self.recorder.record(look.key, look.notices or notices(old, changed))
@@ -163,6 +163,7 @@ class _Look:
     trouble: Verdict | None = None
     notices: list[Notice] = field(default_factory=list)
     _made: Object | None = None
+    """Metadata of the first Secret, where this look made it."""
 
     async def hand_out(self, cause: Cause) -> None:
         """A new key in the Secret.
@@ -188,13 +189,17 @@ class _Look:
 
     async def take_back(self) -> None:
         """Remove the Secret that this look made: the status will not tell of it."""
-        if self._made is not None:
+        if self._made is None:
+            return
+        try:
             await self.api.delete_secret(
                 self.key.metadata.namespace,
                 self.key.secret_name,
                 uid=self._made["uid"],
                 resource_version=self._made["resourceVersion"],
             )
+        except ApiError as error:  # the next look takes it over, unless the Secret was renamed
+            _log.warning("a Secret was left", namespace=self.key.metadata.namespace, error=str(error))
 
     async def secret_is_lost(self) -> bool:
         """Whether the Secret is there no more. Asked by a write that is only tried: that reads no Secret."""

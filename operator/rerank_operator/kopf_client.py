@@ -10,23 +10,29 @@ It would do the latter at once and for ever, so that comes after a pause.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain, repeat
 from random import uniform
 from typing import Any, Final
 
 import aiohttp
+import structlog
 
 _ACCEPT: Final = "application/json;as={};g=meta.k8s.io;v=v1,application/json"
+_WATCHED: Final = "PartialObjectMetadata"
+_LISTED: Final = "PartialObjectMetadataList"
 _EVENT: Final = b'{"type":"'
 _ERROR: Final = b'{"type":"ERROR"'
 _EXPIRED: Final = b'{"type":"ERROR","object":{"kind":"Status","code":410}}\n'
 _GONE: Final = 410
-# With these kopf logs in again, or asks again later. At all other refusals it ends.
-_UNDERSTOOD: Final = frozenset({401, 403, 429})
+# At 401 kopf logs in again, at 403 and all from 500 on it asks again later. All else may end it, 429 too,
+# where Retry-After is a date.
+_UNDERSTOOD: Final = frozenset({200, 401, 403})
 _OUT_OF_ORDER: Final = 503
+# The API server ends no watch so soon.
+_AT_ONCE_SECONDS: Final = 1.0
 
-Asked = tuple[str, str]
-"""Whether a watch or a list was asked for, and of what path."""
+_log = structlog.get_logger()
 
 
 class Backoffs:
@@ -46,22 +52,28 @@ def session(
         headers=headers,
         trust_env=False,
         middlewares=(_Interpreter(),),
-        response_class=_Response,
+        response_class=Response,
         trace_configs=[trace],
     )
 
 
-class _Pauses:
-    """Before what expired is asked for anew: longer each time, and short again after it went well."""
+class _Course:
+    """How it goes with the lists, or the watches, of one path. After a failure kopf would ask again at once.
 
-    def __init__(self) -> None:
-        self._next: dict[Asked, Iterator[float]] = {}
+    Pauses grow from failure to failure, and are short again once something went well.
+    """
 
-    async def wait(self, asked: Asked) -> None:
-        await asyncio.sleep(next(self._next.setdefault(asked, iter(Backoffs()))))
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._pauses = iter(Backoffs())
 
-    def forget(self, asked: Asked) -> None:
-        self._next.pop(asked, None)
+    def well(self) -> None:
+        self._pauses = iter(Backoffs())
+
+    async def failed(self, why: str) -> None:
+        seconds = next(self._pauses)
+        _log.warning("asked in vain, and will ask again", path=self._path, why=why, seconds=round(seconds, 1))
+        await asyncio.sleep(seconds)
 
 
 class _Interpreter:
@@ -71,85 +83,117 @@ class _Interpreter:
     """
 
     def __init__(self) -> None:
-        self._pauses = _Pauses()
+        self._courses: dict[tuple[str, str], _Course] = {}
 
     async def __call__(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        query = request.url.query
-        what = "watch" if "watch" in query else "list" if "limit" in query else ""
-        kind = "PartialObjectMetadata" if what == "watch" else "PartialObjectMetadataList"
+        query, path = request.url.query, request.url.path
+        kind = _WATCHED if "watch" in query else _LISTED if "limit" in query else ""
+        if not kind:  # kopf looks once for what is served
+            return await send(request)
         request.headers["Accept"] = _ACCEPT.format(kind)
-        response = await send(request)
-        if what and isinstance(response, _Response):  # else kopf looks for what is served
-            response.interpret((what, request.url.path), self._pauses)
+        try:
+            response = await send(request)
+        except aiohttp.ClientResponseError as error:  # not even HTTP: kopf knows broken connections only
+            raise aiohttp.ClientConnectionError(str(error)) from error
+        assert isinstance(response, Response)  # noqa: S101  # narrows
+        response.interpret(self._courses.setdefault((kind, path), _Course(path)), watch=kind == _WATCHED)
         return response
 
 
-class _Response(aiohttp.ClientResponse):
-    """An answer that kopf can do with."""
+class Response(aiohttp.ClientResponse):
+    """An answer that kopf can do with.
 
-    _asked: Asked | None = None
-    _expired = False
+    Attributes:
+        unsound: it was no answer to what was asked, and kopf was shown an end that it knows.
+    """
 
-    def interpret(self, asked: Asked, pauses: _Pauses) -> None:
+    unsound = False
+    _course: _Course | None = None
+
+    def interpret(self, course: _Course, *, watch: bool) -> None:
         """It answers a list or a watch."""
-        self._asked, self._pauses = asked, pauses
+        self._course = course
         if self.status == _GONE:
-            self.status, self._expired = 200, True
-        elif 400 <= self.status < 500 and self.status not in _UNDERSTOOD:
+            self.status, self.unsound = 200, True
+        elif self.status < 500 and self.status not in _UNDERSTOOD:
             self.status = _OUT_OF_ORDER
-        if asked[0] == "watch":
-            events = _Events(self.content, expired=self._expired, asked=asked, pauses=pauses)
+        if watch:
+            events = _Events(self.content, self, course)
             self.content = events  # type: ignore[assignment]  # an adapter of it
 
     async def json(self, **arguments: Any) -> Any:
         """The object.
 
         Raises:
-            aiohttp.ClientPayloadError: it is of a list that expired, or none at all: kopf begins anew.
+            aiohttp.ClientPayloadError: it is of a list that expired, or is none: kopf begins anew.
+            aiohttp.ClientConnectionError: a refusal cannot be read: kopf reads its text.
         """
-        if self._asked is None or self.status != 200:
+        if self._course is None:
             return await super().json(**arguments)
-        try:
-            found = None if self._expired else await super().json(**arguments)
-        except (ValueError, aiohttp.ContentTypeError):
-            found = None
-        if not isinstance(found, dict):
-            await self._pauses.wait(self._asked)
-            raise aiohttp.ClientPayloadError("not a list")
-        self._pauses.forget(self._asked)
+        if self.status != 200:
+            try:
+                return await super().json(**arguments)
+            except (ValueError, aiohttp.ClientPayloadError) as error:
+                raise aiohttp.ClientConnectionError("a refusal that is not JSON") from error
+        found = None
+        with suppress(ValueError, aiohttp.ContentTypeError, aiohttp.ClientPayloadError):
+            found = await super().json(**arguments)
+        if self.unsound or not isinstance(found, dict):
+            self.unsound = True
+            await self._course.failed("no list, or one that has expired")
+            raise aiohttp.ClientPayloadError("no list")
+        self._course.well()
         if found.get("items", ()) is None:  # the API server's empty list of metadata; kopf expects no null
             found["items"] = []
         return found
+
+    async def text(self, encoding: str | None = None, errors: str = "replace") -> str:
+        """The body as text, whatever it is: a page may be in any encoding."""
+        return await super().text(encoding, errors)
 
 
 class _Events:
     """The body of a watch as kopf reads it: whole events, and at most one error, 410."""
 
-    def __init__(self, body: aiohttp.StreamReader, *, expired: bool, asked: Asked, pauses: _Pauses) -> None:
+    def __init__(self, body: aiohttp.StreamReader, response: Response, course: _Course) -> None:
         self._body = body
-        self._expired = expired
-        self._asked = asked
-        self._pauses = pauses
+        self._response = response
+        self._course = course
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
         """Lines; at most `size` bytes are read at once."""
-        rest, sound = b"", not self._expired
-        if sound:
-            async for data in self._body.iter_chunked(size):
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    sound = line.startswith(_EVENT) and not line.startswith(_ERROR)
-                    if not sound:
-                        break
-                    self._pauses.forget(self._asked)
-                    yield line + b"\n"
-                if not sound:
+        loop = asyncio.get_running_loop()
+        began, told = loop.time(), False
+        try:
+            async for line in self._lines(size):
+                if not line.startswith(_EVENT) or line.startswith(_ERROR) or not line.endswith(b"\n"):
+                    self._response.unsound = True
+                if self._response.unsound:
                     break
-        if not sound or rest:
-            await self._pauses.wait(self._asked)
+                told = True
+                self._course.well()
+                yield line
+        except aiohttp.ClientError:
+            if not told:
+                await self._course.failed("the watch broke off before it told anything")
+            raise
+        if self._response.unsound:
+            await self._course.failed("no watch, or one that has expired")
             yield _EXPIRED
+        elif not told and loop.time() - began < _AT_ONCE_SECONDS:
+            await self._course.failed("the watch ended at once")
+
+    async def _lines(self, size: int) -> AsyncIterator[bytes]:
+        """Each with its end, but for the last one where it was cut off."""
+        rest = b""
+        async for data in self._body.iter_chunked(size):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield line + b"\n"
+        if rest:
+            yield rest

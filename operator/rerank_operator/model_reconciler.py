@@ -139,7 +139,7 @@ class ModelReconciler:
             situation,
             gateway_url=self.settings.gateway_url,
             now=now,
-            besides=[await self._names(live)],
+            besides=[await self._names(_with_repo(live, situation.source.repo))],
         )
         await self._report(model, live, wanted_status)
         self.metrics.note(
@@ -306,6 +306,12 @@ class ModelReconciler:
         written = status.as_written(wanted)
         if status.differs(written, live.get("status", {}), fields=["phase", "message", "conditions"]):
             await self.api.apply_status(resources.MODEL_DEPLOYMENT, live, written)
+
+
+def _with_repo(live: Object, repo: str | None) -> Object:
+    """The resource as its status will tell of the repository, which a catalog entry names."""
+    told = live.get("status") or {}
+    return {**live, "status": {**told, "model": {**(told.get("model") or {}), "repo": repo}}}
 
 
 def _blocked(model: ModelDeployment, observed: Observed, obstacle: Obstacle) -> Situation:

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from rerank_operator.kopf_client import Response
+
 # The API server ends a watch after SERVER_SECONDS. One that it did not end has fallen silent.
 SERVER_SECONDS: Final = 25
 WATCH_SECONDS: Final = 30
@@ -36,7 +38,9 @@ class _Signs:
         if answer is None:
             return
         content = answer.content
-        if content.at_eof() or isinstance(content.exception(), aiohttp.ClientPayloadError):
+        if isinstance(answer, Response) and answer.unsound:
+            self.heard = now  # as a refusal would be
+        elif content.at_eof() or isinstance(content.exception(), aiohttp.ClientPayloadError):
             self.heard = self.current = now
         elif "watch" in answer.url.query and content.total_bytes > 0:
             # It told something, nobody knows when, before it fell silent.

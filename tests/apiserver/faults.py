@@ -11,7 +11,9 @@ from aiohttp import web
 from tests.apiserver.api import Api, Object, Refused, eventually
 from tests.apiserver.fault_proxy import Asked, Exchange, Fault, error_line
 
+_PAGE: Final = "<html>où êtes-vous ?</html>".encode("latin-1")  # it says nothing of its encoding
 _FOR_EVER: Final = 3600.0
+_DATE: Final = "Wed, 21 Oct 2026 07:28:00 GMT"
 _HALF_AN_EVENT: Final = b'{"type":"MODIFIED","object":{"apiVersion":"v1","kind":"Pod","meta'
 
 # Collections that the operator reads, each with the kind of its items.
@@ -100,7 +102,7 @@ class NotOurs(_ButTheLease):
         self._status = status
 
     async def fail(self, exchange: Exchange) -> web.StreamResponse:
-        return web.Response(status=self._status, text="<html>no such site</html>", content_type="text/html")
+        return web.Response(status=self._status, body=_PAGE, content_type="text/html")
 
     def interrupt(self, _asked: Asked) -> bytes:
         return b""
@@ -203,10 +205,11 @@ FAULTS: Final[Mapping[str, Callable[[], Fault]]] = {
     "nothing is answered": HalfOpen,
     "watches are refused as expired": lambda: WatchRefused(410, "Expired"),
     "watches tell that they expired": lambda: WatchTells(error_line(410, "Expired", "too old")),
-    "too many requests": lambda: Refusing(429, "TooManyRequests", **{"Retry-After": "1"}),
+    "too many requests": lambda: Refusing(429, "TooManyRequests", **{"Retry-After": _DATE}),
     "internal errors": lambda: Refusing(500, "InternalError"),
     "not authorised": lambda: Refusing(401, "Unauthorized"),
     "watches tell of an internal error": lambda: WatchTells(error_line(500, "InternalError", "etcd")),
+    "watches end at once": lambda: WatchTells(b""),
     "answers are cut short": CutShort,
     "a page for people, 404": lambda: NotOurs(404),
     "a page for people, 503": lambda: NotOurs(503),

@@ -54,6 +54,7 @@ def test_each_resource_takes_few_requests_and_none_once_it_is_settled(
             lambda: operator.metric("rerank_operator_reconciles_total") >= looked,
             seconds=60,
         )
+        eventually("nothing more is asked", lambda: _silent(tally), seconds=60, pause=0)
         assert tally.read().writes == 0
     finally:
         for namespace in CROWD.namespaces():

@@ -1,7 +1,8 @@
 """What kopf gets to see of the answers of an API server, and of what stands between."""
 
+import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from typing import Any
 
@@ -49,11 +50,13 @@ class Server:
         self.accepted.append(request.headers["Accept"].split(",")[0])
         status, body = next(self._answers)
         kind = "text/html" if body == PAGE else "application/json"
-        return web.Response(status=status, body=body, content_type=kind)
+        headers = {"Location": "/login"} if status == 302 else {}
+        return web.Response(status=status, body=body, content_type=kind, headers=headers)
 
 
-async def seen(server: Server, *queries: str) -> list[Any]:
-    """Of each answer: what a list says or the lines of a watch, or the status, or the error."""
+@contextlib.asynccontextmanager
+async def asking(server: Server) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
+    """The client, and the URL of a collection."""
     app = web.Application()
     app.router.add_get("/pods", server.answer)
     runner = web.AppRunner(app, access_log=None)
@@ -63,12 +66,16 @@ async def seen(server: Server, *queries: str) -> list[Any]:
         headers={}, context=ssl.create_default_context(), trace=aiohttp.TraceConfig()
     )
     try:
-        return [
-            await _seen(client, f"http://127.0.0.1:{runner.addresses[0][1]}/pods{query}") for query in queries
-        ]
+        yield client, f"http://127.0.0.1:{runner.addresses[0][1]}/pods"
     finally:
         await client.close()
         await runner.cleanup()
+
+
+async def seen(server: Server, *queries: str) -> list[Any]:
+    """Of each answer: what a list says or the lines of a watch, or the status, or the error."""
+    async with asking(server) as (client, url):
+        return [await _seen(client, url + query) for query in queries]
 
 
 async def _seen(client: aiohttp.ClientSession, url: str) -> Any:
@@ -91,7 +98,7 @@ async def _seen(client: aiohttp.ClientSession, url: str) -> Any:
         (ADDED + INTERNAL, ADDED + EXPIRED),
         (ADDED + ADDED[:-20], ADDED + EXPIRED),
         (PAGE, EXPIRED),
-        (b"", b""),
+        (ADDED + b"\xff\n", ADDED + EXPIRED),
     ],
 )
 async def test_of_a_watch_only_whole_events_and_410_are_shown(
@@ -108,6 +115,7 @@ async def test_of_a_watch_only_whole_events_and_410_are_shown(
         (b'{"items":null}', {"items": []}),
         (b'{"items":[{"meta', aiohttp.ClientPayloadError),
         (b"[]", aiohttp.ClientPayloadError),
+        (b"\xff", aiohttp.ClientPayloadError),
         (PAGE, aiohttp.ClientPayloadError),
     ],
 )
@@ -125,8 +133,10 @@ async def test_a_list_that_is_none_is_one_that_broke_off(pauses: Pauses, body: b
         (409, 503, 503),
         (410, EXPIRED, aiohttp.ClientPayloadError),
         (422, 503, 503),
-        (429, 429, 429),
+        (429, 503, 503),
         (500, 500, 500),
+        (204, 503, 503),
+        (302, 503, 503),
     ],
 )
 async def test_refusals_become_those_that_kopf_lives_with(
@@ -134,6 +144,20 @@ async def test_refusals_become_those_that_kopf_lives_with(
 ) -> None:
     answer = (status, b'{"kind":"Status"}')
     assert await seen(Server(answer, answer), WATCH, LIST) == [of_a_watch, of_a_list]
+
+
+@pytest.mark.parametrize("body", [b"<html>\xff", b'{"kind":"Sta'])
+async def test_a_refusal_that_cannot_be_read_is_read_as_text(pauses: Pauses, body: bytes) -> None:
+    """As kopf does it: https://github.com/nolar/kopf/blob/main/kopf/_cogs/clients/errors.py."""
+    async with asking(Server((500, body))) as (client, url), client.get(url + LIST) as response:
+        with pytest.raises((aiohttp.ClientConnectionError, aiohttp.ContentTypeError)):
+            await response.json()
+        assert await response.text()
+
+
+async def test_a_watch_that_ends_at_once_is_not_begun_at_once(pauses: Pauses) -> None:
+    assert await seen(Server((200, b""), (200, ADDED)), WATCH, WATCH) == [b"", ADDED]
+    assert pauses.taken == [1]
 
 
 async def test_what_is_served_is_told_as_it_is(pauses: Pauses) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rerank_api.model_names import Rank
 from rerank_operator.api_error import ApiError
 from rerank_operator.autoscaling import Autoscaled
 from rerank_operator.catalog import CatalogModels, Users
@@ -389,6 +390,15 @@ async def test_a_catalog_entry_and_own_fields_come_together() -> None:
         "maxTokensPerQuery": 64,
         "onOverflow": "Truncate",
     }
+
+
+async def test_the_repository_of_an_entry_is_claimed_at_once() -> None:
+    """The status that tells of it is an own write: its event asks for no second look."""
+    api = Objects(resource(**USES), entry("qwen3"))
+    its = reconciler(api)
+    its.claims.note(("team", "other"), {("team", "org/entry"): (Rank.SHARED_ALIAS, 0.0, ("team", "other"))})
+    await its.reconcile("team", "minilm")
+    assert its.claims.lost(("team", "other")) == {("team", "org/entry"): ("team", "minilm")}
 
 
 async def test_an_absent_entry_is_told_and_looked_for_again() -> None:

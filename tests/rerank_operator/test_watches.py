@@ -66,8 +66,9 @@ class ApiServer:
         self.faulty += bool(fault)
         if fault == "refused":
             return web.json_response({"kind": "Status", "code": 403, "message": "no"}, status=403)
-        if fault == "page":
-            return web.Response(status=404, text="<html>", content_type="text/html")
+        if fault in {"page", "nonsense"}:
+            status = 404 if fault == "page" else 200
+            return web.Response(status=status, text="<html>", content_type="text/html")
         if fault == "unanswered":
             await self.over.wait()
         if "watch" not in request.query:
@@ -143,6 +144,7 @@ async def watching(
     folder: Path, monkeypatch: pytest.MonkeyPatch, namespaces: tuple[str, ...], clock: Clock
 ) -> AsyncIterator[tuple[ApiServer, Watches]]:
     """Kopf, with our handlers and settings but for the times, on an API server of the test's own."""
+    monkeypatch.setattr("rerank_operator.kopf_client.Backoffs", lambda: repeat(0.05))
     async with serving() as (server, url):
         (folder / "kubeconfig").write_text(kubeconfig(url, "t"))
         monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
@@ -194,6 +196,8 @@ async def test_every_watch_shows_that_it_lives(
         ("unanswered", True, False),  # half-open: the request arrives, or not, and nothing comes back
         ("silent", True, False),  # accepted, and then nothing, not even its end
         ("refused", False, False),  # no other process would fare better
+        ("page", False, False),
+        ("nonsense", False, False),
         ("cut", False, True),  # kopf notices and goes on from where it was
         ("talks", False, True),  # bookmarks or events come
     ],
@@ -230,11 +234,10 @@ async def test_a_kind_that_kopf_did_not_find_is_dead(tmp_path: Path, monkeypatch
         await until(lambda: watches.dead() == ["deployments"], seconds=WAIT_SECONDS)
 
 
-@pytest.mark.parametrize("fault", ["page", "error", "half"])
+@pytest.mark.parametrize("fault", ["page", "nonsense", "error", "half"])
 async def test_what_kopf_would_end_at_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr("rerank_operator.kopf_client.Backoffs", lambda: repeat(0.05))
     clock = Clock()
     async with watching(tmp_path, monkeypatch, (), clock) as (server, watches):
         server.faults["/base/api/v1/pods"] = fault
