@@ -112,7 +112,10 @@ class Maker:
         if version is None:
             return
         query = {"watch": "1", "resourceVersion": version}
-        async with session.get(path, params=query) as response:
+        while (response := await session.get(path, params=query)).status == 429:
+            response.release()
+            await asyncio.sleep(0.2)  # the API server has just heard of the kind
+        async with response:
             response.raise_for_status()
             async for line in response.content:
                 if note(orjson.loads(line)["object"]):
