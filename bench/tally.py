@@ -16,10 +16,14 @@ WRITES: Final = frozenset({"create", "patch", "update", "delete"})
 
 @dataclass
 class Tally:
-    """Requests by verb and resource. `user` is who asked; what it asked about Leases is left out."""
+    """Requests by verb and resource. `user` is who asked; what it asked about Leases is left out.
+
+    With `namespaces` only what is in them counts: beside other objects.
+    """
 
     log: Path
     user: str
+    namespaces: frozenset[str] | None = None
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     written_at: float = 0.0
     """When this saw a write last, in monotonic seconds."""
@@ -62,6 +66,8 @@ class Tally:
             return
         resource = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
         if not resource or resource == "leases":
+            return
+        if self.namespaces is not None and about.get("namespace") not in self.namespaces:
             return
         verb = str(event["verb"])
         if "dryRun=" in str(event["requestURI"]):

@@ -136,7 +136,7 @@ class Exchange:
         )
         self._proxy.unanswered.add(asking)
         asking.add_done_callback(self._proxy.unanswered.discard)
-        response = await asking
+        response = await asyncio.shield(asking)  # what is cancelled amid a handshake leaves its socket open
         async with response:
             try:
                 yield response

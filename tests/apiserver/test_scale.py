@@ -21,7 +21,7 @@ def test_each_resource_takes_few_requests_and_none_once_it_is_settled(
     if operator.process is not None:
         operator.stop()
     maker = Maker(api.access)
-    tally = Tally(audit.file, audit.user)
+    tally = Tally(audit.file, audit.user, frozenset(CROWD.namespaces()))
     try:
         asyncio.run(maker.make(CROWD))
         tally.skip()
