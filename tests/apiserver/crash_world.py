@@ -98,7 +98,8 @@ class CrashWorld:
     def _kill(self) -> None:
         process = self._lone.operator.process
         if process is not None:
-            os.kill(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(process.pid, signal.SIGKILL)
 
     def _supervise(self) -> None:
         """Start the operator again whenever it ended, and kill it at the moments that were asked for."""
@@ -123,6 +124,8 @@ class CrashWorld:
             assert self.unasked_ends < _MOST_UNASKED_ENDS, "the operator ends and ends"
         self.deadly.reopen()
         self._lone.start_again()
+        if self.deadly.shut:  # by what the former one had asked: while there was nobody to kill
+            self._kill()
 
     # The scenario
 
