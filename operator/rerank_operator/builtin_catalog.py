@@ -16,9 +16,10 @@ from rerank_api import names
 from rerank_api.catalog_model import CatalogModel
 from rerank_operator import resources
 from rerank_operator.api_error import ApiError, NotLeaderError
-from rerank_operator.builders.metadata import APPLIED_ANNOTATION, Object, with_applied
+from rerank_operator.builders.metadata import APPLIED_ANNOTATION, with_applied
 from rerank_operator.cluster import Cluster
 from rerank_operator.compare import satisfied
+from rerank_operator.resources import Object
 
 _RETRY_SECONDS: Final = 10.0
 

@@ -44,7 +44,6 @@ _WARNINGS: Final = 500
 # No object ever has it: an apply that asks for it makes a new object, and is refused where there is one.
 _OF_NO_OBJECT: Final = "1"
 
-
 _APPLIED: Final = (
     DEPLOYMENT,
     SERVICE,

@@ -185,7 +185,9 @@ class _Events:
         if self._response.unsound:
             await self._course.failed("no watch, or one that has expired")
             yield _EXPIRED
-        elif not told and loop.time() - began < _AT_ONCE_SECONDS:
+        elif told or loop.time() - began >= _AT_ONCE_SECONDS:
+            self._course.well()  # a quiet watch too, that the API server ended when its time was up
+        else:
             await self._course.failed("the watch ended at once")
 
     async def _lines(self, size: int) -> AsyncIterator[bytes]:

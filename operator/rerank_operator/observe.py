@@ -12,12 +12,12 @@ from rerank_api import names
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator import nodes, pods, resources
 from rerank_operator.api_error import ApiError
-from rerank_operator.builders.metadata import Object
 from rerank_operator.builders.source import Source
 from rerank_operator.cluster import Cluster
 from rerank_operator.nodes import Node
 from rerank_operator.pod_status import Report
 from rerank_operator.pods import Pod
+from rerank_operator.resources import Object
 
 CHILDREN: Final = (
     resources.CONFIG_MAP,

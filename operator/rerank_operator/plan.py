@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_operator.builders.metadata import APPLIED_ANNOTATION, Object, with_applied
+from rerank_operator.builders.metadata import APPLIED_ANNOTATION, with_applied
 from rerank_operator.compare import satisfied
+from rerank_operator.resources import Object
 
 
 @dataclass(frozen=True, slots=True)

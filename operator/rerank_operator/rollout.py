@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from rerank_api.model_deployment import RolloutStrategy
-from rerank_operator.builders.metadata import Object
 from rerank_operator.pods import TEMPLATE_ANNOTATION, Pod
+from rerank_operator.resources import Object
 
 # A place that is being vacated shows within this time: a pod of somebody else's that ends, a new node.
 PATIENCE: Final = timedelta(seconds=10)

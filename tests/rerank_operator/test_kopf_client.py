@@ -170,6 +170,12 @@ async def test_pauses_grow_until_all_is_well(pauses: Pauses) -> None:
     assert pauses.taken == [1, 2, 3, 1]
 
 
+async def test_a_quiet_watch_went_well(pauses: Pauses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kopf_client, "_AT_ONCE_SECONDS", 0.0)
+    await seen(Server((200, INTERNAL), (200, b""), (200, INTERNAL)), WATCH, WATCH, WATCH)
+    assert pauses.taken == [1, 1]
+
+
 async def test_metadata_is_all_that_is_asked_for(pauses: Pauses) -> None:
     server = Server((200, b'{"items":[]}'), (200, b""))
     await seen(server, LIST, WATCH)

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_operator.builders.config_map import config_map
-from rerank_operator.builders.metadata import Object, owner_reference, with_applied
+from rerank_operator.builders.metadata import owner_reference, with_applied
 from rerank_operator.builders.service import service
 from rerank_operator.builders.source import source_of
 from rerank_operator.compare import satisfied
 from rerank_operator.plan import plan
+from rerank_operator.resources import Object
 from tests.rerank_operator.samples import COMMIT, built, model
 
 OWNER = owner_reference(model())

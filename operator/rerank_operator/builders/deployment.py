@@ -7,10 +7,11 @@ from rerank_api import names
 from rerank_api.effective import Effective, EffectiveResources
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator.builders import serve_options
-from rerank_operator.builders.metadata import Object, digest, owner_reference
+from rerank_operator.builders.metadata import digest, owner_reference
 from rerank_operator.builders.placement import placement
 from rerank_operator.builders.source import Source
 from rerank_operator.pods import FETCH, SERVE, SOURCE_ANNOTATION, TEMPLATE_ANNOTATION
+from rerank_operator.resources import Object
 
 RecentField = Literal["image volume", "resource claim"]
 

@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-from typing import Any
 
 from rerank_api import names
 from rerank_api.api_key import APIKey
 from rerank_api.model_deployment import ModelDeployment
-
-Object = dict[str, Any]
+from rerank_operator.resources import Object
 
 APPLIED_ANNOTATION = "rerank.dev/applied"
 

@@ -13,7 +13,7 @@ from rerank_api import names
 from rerank_api.effective import EffectiveGpu
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator import quantity
-from rerank_operator.builders.metadata import Object
+from rerank_operator.resources import Object
 
 # What a time-sliced GPU is offered as where the device plugin renames it; its labels keep the name without.
 _SHARED: Final = ".shared"

@@ -4,7 +4,8 @@ import base64
 
 from rerank_api import names
 from rerank_api.api_key import APIKey
-from rerank_operator.builders.metadata import Object, owner_reference
+from rerank_operator.builders.metadata import owner_reference
+from rerank_operator.resources import Object
 
 BACKEND_TOKEN_FIELD = "master"  # noqa: S105  # the name of a field
 

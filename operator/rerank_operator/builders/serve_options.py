@@ -7,7 +7,7 @@ restarts nobody else's.
 import json
 
 from rerank_api.effective import Effective
-from rerank_operator.builders.metadata import Object
+from rerank_operator.resources import Object
 
 VERIFICATION_VARIABLE = "RERANK_VERIFICATION"
 

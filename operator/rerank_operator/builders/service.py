@@ -2,7 +2,8 @@
 
 from rerank_api import names
 from rerank_api.model_deployment import ModelDeployment
-from rerank_operator.builders.metadata import Object, owner_reference
+from rerank_operator.builders.metadata import owner_reference
+from rerank_operator.resources import Object
 
 
 def service(model: ModelDeployment) -> Object:
