@@ -97,7 +97,7 @@ class Autoscaling:
         """Ask every gateway once and bring each model to its number. Whether to look again soon."""
         while self.autoscaled.overruled:
             model = self.autoscaled.overruled.pop()
-            await self.recorder.record(model, [_overruled(model)])
+            self.recorder.record(model, [_overruled(model)])
         models = list(self.autoscaled.models.items())
         marks = {_mark(model) for _, (model, _) in models}
         self._memories = {mark: memory for mark, memory in self._memories.items() if mark in marks}
@@ -177,7 +177,7 @@ class Autoscaling:
         decision, memory = autoscaler.decide(spec, look, self._memories.get(mark) or Memory.begun(now))
         self._memories[mark] = memory
         if decision.replicas != known.replicas and await self._write(model, decision):
-            await self.recorder.record(model, [_scaled(known.replicas, decision)])
+            self.recorder.record(model, [_scaled(known.replicas, decision)])
             self.wake(model.metadata.namespace, model.metadata.name)
 
     async def _write(self, seen: ModelDeployment, decision: Decision | None) -> bool:

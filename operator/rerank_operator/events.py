@@ -1,11 +1,13 @@
-"""Events on the resources: what happened, told once, when it happens. The reconcilers post them last."""
+"""Events on the resources: what happened, told once. The reconcilers record them last; a task posts them."""
 
+import asyncio
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Literal
 
 import structlog
@@ -15,7 +17,7 @@ from rerank_api.api_key import APIKey
 from rerank_api.conditions import Condition
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator import resources
-from rerank_operator.api_error import ApiError
+from rerank_operator.api_error import ApiError, NotLeaderError
 from rerank_operator.cluster import Cluster
 from rerank_operator.conditions import CALM, OVERDUE, TIGHT
 from rerank_operator.resources import Object
@@ -23,6 +25,10 @@ from rerank_operator.resources import Object
 _NOTE_LIMIT_BYTES: Final = 1024  # k8s.io/kubernetes/pkg/apis/core/validation, NoteLengthLimit
 _REPEAT_SECONDS: Final = 600.0
 _REMEMBERED: Final = 4096
+# Those of a crowd of new resources, at about half a kilobyte each.
+_MOST_WAITING: Final = 20_000
+# Between two of them while there is something better to do.
+_PAUSE_SECONDS: Final = 0.1
 
 _log = structlog.get_logger()
 
@@ -65,23 +71,71 @@ def _notice(condition: Condition, *, was_ready: bool) -> Notice | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    """A notice about a resource, and when it was told, in nanoseconds since 1970."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    notice: Notice
+    at: int
+
+
 @dataclass(slots=True)
 class Recorder:
-    """Posts events. The same note on the same object is posted once in ten minutes at most."""
+    """Posts events. The same note on the same object is posted once in ten minutes at most.
+
+    They are news, not state, and wait for what is: no look waits for one, and while looks wait for a worker
+    they are posted slowly. client-go does likewise (k8s.io/client-go/tools/record).
+
+    Attributes:
+        api: the API server.
+        instance: who posts.
+        busy: whether looks wait for a worker.
+    """
 
     api: Cluster
     instance: str
+    busy: Callable[[], bool] = lambda: False
     _posted: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
+    _waiting: deque[_News] = field(default_factory=partial(deque, maxlen=_MOST_WAITING))
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def record(self, resource: ModelDeployment | APIKey, found: Iterable[Notice]) -> None:
-        """Post the notices. An event that cannot be posted is logged and given up: it is news, not state."""
+    def record(self, resource: ModelDeployment | APIKey, found: Iterable[Notice]) -> None:
+        """Have the notices posted. Where too many wait the oldest are given up."""
+        metadata = resource.metadata
         for notice in found:
-            if self._repeats(resource.metadata.uid, notice):
-                continue
-            try:
-                await self.api.create_event(_event(resource, notice, instance=self.instance))
-            except ApiError as error:
-                _log.warning("an event was not posted", reason=notice.reason, status=error.status)
+            if not self._repeats(metadata.uid, notice):
+                told = (resource.kind, metadata.namespace, metadata.name, metadata.uid)
+                self._waiting.append(_News(*told, notice=notice, at=time.time_ns()))
+                self._arrived.set()
+
+    async def run(self) -> None:
+        """Post what is recorded, for ever."""
+        while True:
+            await self._arrived.wait()
+            await self._post_next()
+            if self.busy():
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def post(self) -> None:
+        """Post all that waits, now."""
+        while self._waiting:
+            await self._post_next()
+
+    async def _post_next(self) -> None:
+        """An event that cannot be posted is logged and given up."""
+        news = self._waiting.popleft()
+        if not self._waiting:
+            self._arrived.clear()
+        try:
+            await self.api.create_event(_event(news, instance=self.instance))
+        except ApiError as error:
+            _log.warning("an event was not posted", reason=news.notice.reason, status=error.status)
+        except NotLeaderError:
+            _log.warning("an event was not posted: the lease is not held", reason=news.notice.reason)
 
     def _repeats(self, uid: str, notice: Notice) -> bool:
         mark, now = (uid, notice.reason, notice.note), time.monotonic()
@@ -93,28 +147,28 @@ class Recorder:
         return repeats
 
 
-def _event(resource: ModelDeployment | APIKey, notice: Notice, *, instance: str) -> Object:
-    metadata = resource.metadata
+def _event(news: _News, *, instance: str) -> Object:
+    told = datetime.fromtimestamp(news.at / 1e9, UTC).isoformat(timespec="microseconds")
     return {
         "apiVersion": resources.EVENT.api_version,
         "kind": resources.EVENT.kind,
         # kubectl describe leaves events of this API version in the order of their names: so names count up.
         "metadata": {
-            "name": f"{metadata.name}.{time.time_ns():016x}{secrets.token_hex(2)}",
-            "namespace": metadata.namespace,
+            "name": f"{news.name}.{news.at:016x}{secrets.token_hex(2)}",
+            "namespace": news.namespace,
         },
-        "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "eventTime": told.replace("+00:00", "Z"),
         "reportingController": f"{names.GROUP}/{names.FIELD_MANAGER}",
         "reportingInstance": instance,
         "action": "Reconcile",
-        "type": notice.type,
-        "reason": notice.reason,
-        "note": notice.note.encode()[:_NOTE_LIMIT_BYTES].decode(errors="ignore"),
+        "type": news.notice.type,
+        "reason": news.notice.reason,
+        "note": news.notice.note.encode()[:_NOTE_LIMIT_BYTES].decode(errors="ignore"),
         "regarding": {
             "apiVersion": names.API_VERSION,
-            "kind": resource.kind,
-            "name": metadata.name,
-            "namespace": metadata.namespace,
-            "uid": metadata.uid,
+            "kind": news.kind,
+            "name": news.name,
+            "namespace": news.namespace,
+            "uid": news.uid,
         },
     }

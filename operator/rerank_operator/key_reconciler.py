@@ -147,7 +147,7 @@ class KeyReconciler:
             raise
         old = look.key.status.conditions
         changed = [c for c in status.changed(old, wanted.conditions) if c.type in _TOLD]
-        await self.recorder.record(look.key, look.notices or notices(old, changed))
+        self.recorder.record(look.key, look.notices or notices(old, changed))
 
 
 @dataclass(slots=True)

@@ -47,8 +47,9 @@ from rerank_operator.watchdog import Watchdog
 
 DEFAULT_PORT: Final = 8081
 _START_RETRY_SECONDS: Final = 2.0
-# For what the gateways counted since it was last written. The next leader would find it too, only later.
-_LAST_USAGE_SECONDS: Final = 5.0
+# For what the gateways counted since it was last written (the next leader would find it too, only later), and
+# for events that wait.
+_LAST_WRITES_SECONDS: Final = 5.0
 # For looks to be given up. One that cannot be is left to the end of the process.
 _LAST_LOOKS_SECONDS: Final = 3.0
 
@@ -147,7 +148,7 @@ async def _lead(
     metrics.watches.ages = watched.ages
     watchdog = Watchdog(watches=watched, queue=queue)
     health.fault = watchdog.fault
-    recorder = Recorder(api=api, instance=settings.pod_name)
+    recorder = Recorder(api=api, instance=settings.pod_name, busy=lambda: len(queue) > 0)
     users = Users()
     autoscaled = Autoscaled()
     models = ModelReconciler(
@@ -194,6 +195,7 @@ async def _lead(
         for number in range(workers.WORKERS)
     ]
     tasks.append(asyncio.create_task(resync.run(), name="resync"))
+    tasks.append(asyncio.create_task(recorder.run(), name="events"))
     if settings.catalog_models:
         tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
     tasks.append(asyncio.create_task(collector.run(), name="usage"))
@@ -220,7 +222,8 @@ async def _lead(
             task.cancel()
         await asyncio.wait(tasks, timeout=_LAST_LOOKS_SECONDS)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(collector.collect(everything=True), _LAST_USAGE_SECONDS)
+            last = asyncio.gather(collector.collect(everything=True), recorder.post())
+            await asyncio.wait_for(last, _LAST_WRITES_SECONDS)
     if not guard.cancelled():
         sys.exit(1)
 

@@ -35,6 +35,7 @@ from rerank_operator.name_claims import Place
 from rerank_operator.nodes import Node
 from rerank_operator.observe import (
     FRESH_SECONDS,
+    NOTHING,
     STALE_SECONDS,
     USUAL_CLAIMING,
     Nodes,
@@ -128,13 +129,7 @@ class ModelReconciler:
             return None
 
         now = datetime.now(UTC)
-        observed = await observe(self.api, self.reports, model, now=now)
-        wanted = await self._resolve(model)
-        situation = (
-            _blocked(model, observed, wanted)
-            if isinstance(wanted, Obstacle)
-            else await self._advance(model, observed, wanted, now=now)
-        )
+        observed, situation = await self._settle(model, now=now)
         wanted_status = status.model_status(
             situation,
             gateway_url=self.settings.gateway_url,
@@ -151,6 +146,24 @@ class ModelReconciler:
         )
         self.autoscaled.note(model, ready=wanted_status.ready_replicas)
         return _next_look(situation, observed, now=now)
+
+    async def _settle(self, model: ModelDeployment, *, now: datetime) -> tuple[Observed, Situation]:
+        """Bring the children a step nearer to what is wanted; what was seen before, and how things are now.
+
+        A model without a status has no children to look for. Where it has some all the same (an operator was
+        killed before it wrote the status), making them anew is refused, and then they are looked for.
+        """
+        wanted = await self._resolve(model)
+        if not isinstance(wanted, Obstacle) and not model.status.observed_generation:
+            try:
+                return NOTHING, await self._advance(model, NOTHING, wanted, now=now)
+            except ApiError as error:
+                if not error.conflict:
+                    raise
+        observed = await observe(self.api, self.reports, model, now=now)
+        if isinstance(wanted, Obstacle):
+            return observed, _blocked(model, observed, wanted)
+        return observed, await self._advance(model, observed, wanted, now=now)
 
     async def _names(self, live: Object) -> Verdict:
         """Whether the model's names lead to it; wakes the models that its claims concern."""
@@ -286,7 +299,7 @@ class ModelReconciler:
             return
         await self.api.apply_status(resources.MODEL_DEPLOYMENT, live, written)
         old = model.status.conditions
-        await self.recorder.record(model, notices(old, status.changed(old, wanted.conditions)))
+        self.recorder.record(model, notices(old, status.changed(old, wanted.conditions)))
 
     async def _report_unreadable(self, live: Object, error: ValidationError) -> None:
         """The object passed the API server but not our model: another version of the CRD is installed."""

@@ -69,6 +69,10 @@ class Observed:
         return any(pod.running and pod.ready and not _is_final(pod.report) for pod in self.pods)
 
 
+NOTHING: Final = Observed(children={kind.kind: None for kind in CHILDREN}, pods=())
+"""What there is of a model that was never looked at."""
+
+
 class Asker(Protocol):
     """What observe needs of pod_status.Poller."""
 

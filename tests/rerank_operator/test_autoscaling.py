@@ -105,10 +105,11 @@ class Stage:
     def restart(self) -> None:
         """The operator anew: it remembers nothing."""
         self.autoscaled = Autoscaled()
+        self.recorder = Recorder(api=self.api, instance="i")
         self.loop = Autoscaling(
             api=self.api,
             gateways=self.gateways,
-            recorder=Recorder(api=self.api, instance="i"),
+            recorder=self.recorder,
             autoscaled=self.autoscaled,
             metrics=self.metrics,
             wake=lambda _, name: self.woken.append(name),
@@ -117,7 +118,9 @@ class Stage:
     async def look(self, *, ready: int = 1) -> bool:
         """The reconciler looks at the model, and then the loop."""
         self.autoscaled.note(ModelDeployment.parse(self.api.model), ready=ready)
-        return await self.loop.look()
+        busy = await self.loop.look()
+        await self.recorder.post()
+        return busy
 
     async def answer(self, request: web.Request) -> web.Response:
         assert request.path == "/load"

@@ -130,7 +130,7 @@ class Told:
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
-    async def record(self, _: APIKey, found: list[Notice]) -> None:
+    def record(self, _: APIKey, found: list[Notice]) -> None:
         self.reasons += [notice.reason for notice in found]
 
 

@@ -53,6 +53,7 @@ class Objects(Cluster):
         self.objects = {body["kind"]: body for body in objects}
         self.pods = pods or []
         self.refusals: dict[str, ApiError] = {}
+        self.gets: list[str] = []
         self.reads: list[str] = []
         self.writes: list[str] = []
         self.applied: dict[str, Object] = {}
@@ -60,6 +61,7 @@ class Objects(Cluster):
         self.is_old = False
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        self.gets.append(resource.kind)
         found = self.objects.get(resource.kind)
         if resource.kind == "CatalogModel" and found is not None and found["metadata"]["name"] != name:
             return None
@@ -86,6 +88,9 @@ class Objects(Cluster):
     async def apply(self, intent: Object, *, resource_version: str | None) -> Object:
         if intent["kind"] in self.refusals:
             raise self.refusals[intent["kind"]]
+        there = self.objects.get(intent["kind"])
+        if there is not None and resource_version is None:
+            raise ApiError(409, "Conflict", "there is one")
         self.writes.append(intent["kind"])
         self.applied[intent["kind"]] = intent
         return intent
@@ -135,6 +140,7 @@ def resource(**changes: Any) -> Object:
             **changes.pop("metadata", {}),
         },
         "spec": {"model": {"huggingFace": {"repo": "org/name"}}, **changes},
+        "status": {"observedGeneration": 1},
     }
 
 
@@ -180,7 +186,10 @@ def reconciler(
 
 
 async def look(api: Objects, answer: Report | None = None) -> float | None:
-    return await reconciler(api, answer).reconcile("team", "minilm")
+    subject = reconciler(api, answer)
+    again = await subject.reconcile("team", "minilm")
+    await subject.recorder.post()
+    return again
 
 
 async def test_children_first_then_the_status() -> None:
@@ -194,6 +203,36 @@ async def test_children_first_then_the_status() -> None:
         "Deployment",
         "status",
     ]
+
+
+def new_resource() -> Object:
+    """One that no look was at yet."""
+    return {key: part for key, part in resource().items() if key != "status"}
+
+
+async def test_nothing_is_looked_for_that_a_new_one_cannot_have() -> None:
+    api = Objects(new_resource())
+    assert await look(api) is None
+    assert api.gets == ["ModelDeployment"]
+    assert api.writes == [
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "Deployment",
+        "status",
+    ]
+
+
+async def test_what_a_new_one_has_all_the_same_is_found() -> None:
+    """An operator was killed before it wrote the status."""
+    first = Objects(new_resource())
+    await look(first)
+    made = {**first.applied["ConfigMap"], "kind": "ConfigMap"}
+    made["metadata"] = {**made["metadata"], "resourceVersion": "7"}
+    api = Objects(new_resource(), made)
+    await look(api)
+    assert api.writes == ["Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment", "status"]
 
 
 @pytest.mark.parametrize("body", [None, resource(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})])
@@ -302,7 +341,7 @@ async def loading() -> Objects:
         "metadata": {"name": "n1", "labels": labels},
         "status": {"allocatable": {"nvidia.com/gpu": "1"}},
     }
-    body = {**resource(), "status": {"model": known}}
+    body = {**resource(), "status": {"observedGeneration": 1, "model": known}}
     return Objects(body, node, pods=[{**pod, "spec": {**pod["spec"], "nodeName": "n1"}}])
 
 
@@ -416,7 +455,10 @@ async def test_an_entry_that_vanishes_leaves_the_replicas_as_they_are() -> None:
         "metadata": {"name": "rerank-minilm"},
         "spec": {"template": {"metadata": {"annotations": {"rerank.dev/template": "t" * 16}}}},
     }
-    body = {**resource(**USES), "status": {"model": known, "effective": {"resources": {"cpu": "3"}}}}
+    body = {
+        **resource(**USES),
+        "status": {"observedGeneration": 1, "model": known, "effective": {"resources": {"cpu": "3"}}},
+    }
     api = Objects(body, running, pods=[ready_pod("t" * 16)])
     assert await look(api, report()) == 15
     assert not api.applied
@@ -432,7 +474,7 @@ async def test_what_is_known_of_a_volume_stays_while_its_model_is_refused() -> N
     volume = {"persistentVolumeClaim": {"claimName": "weights"}}
     known = {"sourceDigest": "d", "family": "bert"}
     body = resource(model=volume, engine={"extraArgs": ["--max-num-seqs=4"]})
-    api = Objects({**body, "status": {"model": known}})
+    api = Objects({**body, "status": {"observedGeneration": 1, "model": known}})
     await look(api)
     assert not api.applied
     assert api.status["model"] == known
