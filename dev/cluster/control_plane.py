@@ -21,6 +21,9 @@ SERVICE_RANGE = "10.96.0.0/16"
 FIRST_SERVICE = "10.96.0.1"
 READY_SECONDS = 90.0
 
+# Processor time is scarcer than memory where everything runs on a machine of two cores.
+_GOGC = "400"
+
 # Who did what, without bodies: tests count writes and find unused permissions in it.
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -114,7 +117,7 @@ class ControlPlane:
     def _component(self, name: str, flags: dict[str, str]) -> Component:
         arguments = [f"{self.programs}/{name}", *(f"--{flag}={value}" for flag, value in flags.items())]
         prefix = ("setpriv", "--pdeathsig", "KILL") if self.dies_with_parent else ()
-        return Component(name, (*prefix, *arguments))
+        return Component(name, (*prefix, *arguments), environment={"GOGC": _GOGC})
 
     def _etcd(self) -> Component:
         client = f"http://127.0.0.1:{self.ports.etcd}"

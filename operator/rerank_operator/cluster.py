@@ -34,6 +34,8 @@ from rerank_operator.resources import (
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
 _APPLY: Final = "application/apply-patch+yaml"
+# Else the API server parses what is applied a second time, to warn of fields that it does not know.
+_UNCHECKED: Final = {"fieldValidation": "Ignore"}
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DRY_RUN: Final = "dryRun"
@@ -138,9 +140,14 @@ class Cluster:
 
         With `resource_version` the object must be the one that the plan was made from, and fields that
         others set are taken over. Without, there must be none yet: one that is there is a conflict.
+
+        Returns:
+            The metadata of the object as it is now, under "metadata".
         """
         resource, path, body, query = _application(intent, resource_version)
-        done = await self._write("PATCH", resource, path, body=body, query=query, content_type=_APPLY)
+        done = await self._write(
+            "PATCH", resource, path, body=body, query=query, content_type=_APPLY, accept=_METADATA_ONLY
+        )
         self.own.note(done)
         return done
 
@@ -184,7 +191,7 @@ class Cluster:
             SECRET,
             SECRET.path(metadata["namespace"], metadata["name"]),
             body=intent,
-            query=query | ({_DRY_RUN: "All"} if dry_run else {}),
+            query=query | _UNCHECKED | ({_DRY_RUN: "All"} if dry_run else {}),
             content_type=_APPLY,
             accept=_METADATA_ONLY,
         )
@@ -238,7 +245,7 @@ class Cluster:
             resource,
             resource.path(live["metadata"]["namespace"], live["metadata"]["name"], "status"),
             body=_exactly(resource, live) | {"status": status},
-            query={"fieldManager": field_manager, "force": "true"},
+            query={"fieldManager": field_manager, "force": "true"} | _UNCHECKED,
             content_type=_APPLY,
             part=field_manager.removeprefix(names.FIELD_MANAGER),
         )
@@ -338,7 +345,8 @@ def _application(
     """Resource, path, body and query of a server-side apply."""
     resource = _BY_KIND[intent["apiVersion"], intent["kind"]]
     metadata = intent["metadata"]
-    query = {"fieldManager": names.FIELD_MANAGER, "force": str(resource_version is not None).lower()}
+    force = str(resource_version is not None).lower()
+    query = {"fieldManager": names.FIELD_MANAGER, "force": force} | _UNCHECKED
     path = resource.path(metadata.get("namespace"), metadata["name"])
     return resource, path, _fenced(intent, resource_version), query
 
