@@ -32,13 +32,13 @@ _IDLE_SECONDS: Final = 600.0
 _FOUND: Final = """\
 The resources are applied while the operator is down; the time is from the start of its process until
 every resource has a status of its newest generation, with all children there. One replica is wanted and
-no node is there: every model gets a Pending pod. Goals: 180 s and 200 MiB for the last line, and lines in
+no node is there: every model gets a Pending pod. All programs share the machine's cores. Goals: 180 s and 200 MiB for the last line, and lines in
 proportion."""
 _ASKED: Final = """\
 Counted from the audit log, the Lease left out. "try" is a dry run."""
 _LATER: Final = """\
 The controller manager makes ReplicaSets and pods at its usual 20 requests a second; the operator
-follows until the last write. Then come the idle minutes; goal: 0 writes. A restart is done when
+posts the Events that waited, and follows until the last write. Then come the idle minutes; goal: 0 writes. A restart is done when
 everything was looked at; goal: 0 writes. Last, as many resources applied while the operator runs, from the
 first request."""
 _CHILDREN: Final = {
