@@ -32,15 +32,15 @@ _IDLE_SECONDS: Final = 600.0
 _FOUND: Final = """\
 The resources are applied while the operator is down; the time is from the start of its process until
 every resource has a status of its newest generation, with all children there. One replica is wanted and
-no node is there: every model gets a Pending pod. All programs share the machine's cores. Goals: 180 s and 200 MiB for the last line, and lines in
-proportion."""
+no node is there: every model gets a Pending pod. All programs share the machine's cores. Goals: 180 s and
+200 MiB for the last line, and lines in proportion."""
 _ASKED: Final = """\
 Counted from the audit log, the Lease left out. "try" is a dry run."""
 _LATER: Final = """\
 The controller manager makes ReplicaSets and pods at its usual 20 requests a second; the operator
-posts the Events that waited, and follows until the last write. Then come the idle minutes; goal: 0 writes. A restart is done when
-everything was looked at; goal: 0 writes. Last, as many resources applied while the operator runs, from the
-first request."""
+posts the Events that waited, and follows until the last write. Then come the idle minutes; goal: 0 writes. A
+restart is done when everything was looked at; goal: 0 writes. Last, as many resources applied while the
+operator runs, from the first request."""
 _CHILDREN: Final = {
     "/apis/apps/v1/deployments": "models",
     "/api/v1/services": "models",
@@ -251,6 +251,7 @@ def _found(curve: Sequence[Told]) -> str:
             "seconds",
             "operator CPU s",
             "API server, etcd CPU s",
+            "controllers CPU s",
             "peak MiB",
             "reads",
             "writes",
@@ -262,6 +263,7 @@ def _found(curve: Sequence[Told]) -> str:
                 f"{row.seconds:.0f}",
                 f"{row.cpu['operator']:.1f}",
                 f"{row.cpu['kube-apiserver'] + row.cpu['etcd']:.0f}",
+                f"{row.cpu['kube-controller-manager'] + row.cpu['kube-scheduler']:.0f}",
                 f"{row.peak_bytes / 2**20:.0f}",
                 f"{row.count(READS):,}",
                 f"{row.count(WRITES):,}",
