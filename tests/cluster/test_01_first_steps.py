@@ -97,6 +97,11 @@ def test_status_tells_what_was_found(cluster: Cluster, tutorial: Tutorial) -> No
     assert (model["family"], model["architecture"]) == ("bert", "BertModel")
     assert model["scoring"]["method"] == "Cosine"
     assert model["weightsBytes"] > 80_000_000
+    cases = {case["query"]: case for case in model["scoring"]["cases"]}
+    panda = cases["What is a panda?"]
+    assert panda["language"] == "en"
+    assert panda["relevant"] > panda["irrelevant"] + 0.3, panda
+    assert {case["language"] for case in cases.values()} >= {"en", "zh", "ar", "es"}, cases
     assert found["status"]["selector"] == "rerank.dev/model=minilm"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.harness.cluster import Cluster, events_about
+from tests.cluster.harness.described import wait_described
 from tests.cluster.harness.objects import REFUSED, Object, condition, is_true, model, phase, secret
 from tests.cluster.harness.waiting import wait_for
 
@@ -61,6 +62,7 @@ def test_the_reason_stands_on_the_model(cluster: Cluster, applied: float, name: 
     assert found is not None
     assert phase(found) == "Failed"
     assert found["status"]["message"]
+    wait_described(cluster, name, NAMESPACE, ready)
     fetched = name in {"not-a-reranker", "embedding-model"}
     assert condition(found, "Downloaded")["status"] == str(fetched)
     [row] = cluster.kubectl.table("md", name, f"--namespace={NAMESPACE}")

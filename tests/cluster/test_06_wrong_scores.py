@@ -3,6 +3,7 @@
 import pytest
 
 from tests.cluster.harness.cluster import START_SECONDS, Cluster, events_about
+from tests.cluster.harness.described import wait_described
 from tests.cluster.harness.gateway import Gateway, ask, assert_panda_first, question
 from tests.cluster.harness.objects import api_key, condition, is_true, model, phase
 from tests.cluster.harness.waiting import wait_for
@@ -37,8 +38,9 @@ def test_it_is_never_ready_and_says_why(cluster: Cluster, key: str, name: str) -
     found = cluster.model(name, NAMESPACE)
     verified = condition(found, "ScoringVerified")
     assert (verified["status"], verified["reason"]) == ("False", SPOILT[name])
-    assert condition(found, "Ready")["status"] == "False"
-    assert condition(found, "Ready")["reason"] == SPOILT[name]
+    ready = condition(found, "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", SPOILT[name])
+    wait_described(cluster, name, NAMESPACE, ready)
     assert condition(found, "Downloaded")["status"] == "True"
     assert phase(found) == "Failed"
     events = events_about(cluster, "ModelDeployment", name, NAMESPACE)

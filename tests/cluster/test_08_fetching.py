@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.described import wait_described
 from tests.cluster.harness.objects import REFUSED, condition, is_true, model
 from tests.cluster.harness.waiting import wait_for
 
@@ -69,6 +70,7 @@ def test_a_volume_that_is_full_is_told_and_heals(cluster: Cluster, store: Path) 
     for name in ("one", "two"):
         ready = cluster.wait_reason(name, NAMESPACE, "DiskFull", seconds=60)
         assert "GiB" in ready["message"]
+        wait_described(cluster, name, NAMESPACE, ready)
         assert condition(cluster.model(name, NAMESPACE), "Downloaded")["reason"] == "DiskFull"
 
     subprocess.run(["mount", "-o", f"remount,size={LARGE_ENOUGH}", store], check=True)
@@ -104,7 +106,8 @@ def test_a_hub_that_goes_away_in_the_middle_of_a_file_is_told_and_heals(
         wait_for("the hub is down", lambda: not cluster.api.list("pods", HUB), seconds=60)
         cluster.kubectl.apply(model("hubless", NAMESPACE, REPO, resources=REFUSED))
         for name in ("midway", "hubless"):
-            cluster.wait_reason(name, NAMESPACE, "HubUnreachable", seconds=90)
+            ready = cluster.wait_reason(name, NAMESPACE, "HubUnreachable", seconds=90)
+            wait_described(cluster, name, NAMESPACE, ready)
             downloaded = condition(cluster.model(name, NAMESPACE), "Downloaded")
             assert (downloaded["status"], downloaded["reason"]) == ("False", "HubUnreachable")
             assert "demo-hub" in downloaded["message"]

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.harness.cluster import START_SECONDS, Cluster, events_about
+from tests.cluster.harness.cluster import START_SECONDS, Cluster
+from tests.cluster.harness.described import wait_described
 from tests.cluster.harness.gateway import Gateway, ask, assert_panda_first, bearer, question
 from tests.cluster.harness.http import JSON_BODY
 from tests.cluster.harness.objects import REFUSED, SERVING, Object, api_key, condition, model, phase
 from tests.cluster.harness.stream import SteadyStream
-from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE, MODEL, HANGING = "rerank-test-failing", "overlap", "hanging"
 FAULTS = "demo/faults"
@@ -81,9 +81,7 @@ def test_the_reason_stands_on_the_model(cluster: Cluster, key: str, hang: None, 
     assert phase(found) == "Failed"
     assert condition(found, "Serving")["reason"] == reason
     assert condition(found, "Downloaded")["status"] == "True"
-    described = " ".join(cluster.kubectl("describe", "md", name, f"--namespace={NAMESPACE}").split())
-    assert reason in described
-    assert " ".join(ready["message"].split()) in described
+    wait_described(cluster, name, NAMESPACE, ready)
     cluster.kubectl.delete("md", name, NAMESPACE)
 
 
@@ -92,6 +90,7 @@ def test_an_engine_that_is_killed_comes_back(cluster: Cluster, gateway: Gateway,
     _signal(cluster, MODEL, KILL)
     failed = cluster.wait_reason(MODEL, NAMESPACE, "EngineFailed", seconds=120)
     assert "ended with" in failed["message"]
+    wait_described(cluster, MODEL, NAMESPACE, failed)
     cluster.wait_ready(MODEL, NAMESPACE)
     assert_panda_first(ask(gateway.service, key, question(MODEL)))
 
@@ -100,12 +99,9 @@ def test_an_engine_that_hangs_is_found_out_and_started_again(
     cluster: Cluster, gateway: Gateway, key: str, hang: None
 ) -> None:
     """/health stays at 200, and no request comes back."""
-
-    def told() -> bool:
-        events = events_about(cluster, "ModelDeployment", HANGING, NAMESPACE)
-        return "EngineHung" in {event["reason"] for event in events if event["type"] == "Warning"}
-
-    wait_for("the model says EngineHung", told, seconds=HUNG_SECONDS, story=cluster.story(NAMESPACE))
+    hung = cluster.wait_reason(HANGING, NAMESPACE, "EngineHung", seconds=HUNG_SECONDS)
+    assert "with requests in flight" in hung["message"]
+    wait_described(cluster, HANGING, NAMESPACE, hung)
     cluster.wait_ready(HANGING, NAMESPACE)
     assert_panda_first(ask(gateway.service, key, question(HANGING)))
     for name in (MODEL, HANGING):
