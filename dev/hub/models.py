@@ -70,6 +70,8 @@ def build(root: Path) -> dict[str, Branches]:
     inverted = weights | {"classifier.weight": -head, "classifier.bias": -bias}
     wrong_way_round = model(inverted, "Ranks the wrong way round.")
     constant = weights | {"classifier.weight": head * 0}
+    # Far beyond where a sigmoid still tells one logit from the next.
+    saturated = weights | {"classifier.bias": bias + 40}
     nan = weights | {"classifier.weight": np.full_like(head, np.nan)}
     cut = dict(good)
     cut["model.safetensors"] = _safetensors(weights)[: 5 * 2**20]
@@ -82,6 +84,9 @@ def build(root: Path) -> dict[str, Branches]:
         "demo/inverted": write(root, "demo/inverted", {"main": wrong_way_round}),
         "demo/constant": write(
             root, "demo/constant", {"main": model(constant, "Gives every pair one score.")}
+        ),
+        "demo/saturated": write(
+            root, "demo/saturated", {"main": model(saturated, "Finds every text perfectly relevant.")}
         ),
         "demo/nan": write(root, "demo/nan", {"main": model(nan, "Gives no number.")}),
         "demo/truncated": write(root, "demo/truncated", {"main": cut}),

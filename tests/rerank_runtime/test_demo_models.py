@@ -40,6 +40,7 @@ def test_building_again_gives_the_same_commits(built: Path, tmp_path: Path) -> N
         ("demo/gated", Method.AUTO),
         ("demo/inverted", Method.AUTO),
         ("demo/constant", Method.AUTO),
+        ("demo/saturated", Method.AUTO),
         ("demo/nan", Method.AUTO),
     ],
 )
