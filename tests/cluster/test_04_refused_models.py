@@ -36,6 +36,13 @@ CASES: dict[str, tuple[str, Object, str, list[str]]] = {
     "not-a-reranker": ("demo/language-model", {}, "NotAReranker", ["GPT2LMHeadModel"]),
     "embedding-model": ("sentence-transformers/all-MiniLM-L6-v2", {}, "NotAReranker", ["Cosine"]),
     "truncated": ("demo/truncated", {}, "WeightsTruncated", ["safetensors"]),
+    # Less than fetching takes: the kernel kills all of the container, which leaves no word.
+    "memory": (
+        "demo/word-overlap",
+        {"resources": REFUSED | {"memory": "40Mi"}},
+        "OutOfMemory",
+        ["spec.resources.memory"],
+    ),
 }
 
 
@@ -43,7 +50,7 @@ CASES: dict[str, tuple[str, Object, str, list[str]]] = {
 def applied(cluster: Cluster, release: object, namespace_of_module: str) -> Iterator[float]:
     """All of them, applied at once. Yields when, on the monotonic clock; frees their memory at the end."""
     objects = [
-        model(name, namespace_of_module, repo, resources=REFUSED, **more)
+        model(name, namespace_of_module, repo, **{"resources": REFUSED} | more)
         for name, (repo, more, _, _) in CASES.items()
     ]
     cluster.kubectl.apply(secret("hub-token", namespace_of_module, token=WRONG_TOKEN), *objects)
@@ -92,11 +99,11 @@ def test_no_token_is_told(cluster: Cluster, applied: float) -> None:
 
 
 def test_corrected_it_downloads(cluster: Cluster, applied: float) -> None:
-    """A token named, a token set right, a revision that exists: each download then goes through by itself.
+    """A token named or set right, a revision that exists, memory: each download then goes through by itself.
 
     That such a model comes to serve is shown where scores are corrected; here there is no memory for vLLM.
     """
-    corrected = ["gated", "wrong-token", "unknown-revision"]
+    corrected = ["gated", "wrong-token", "unknown-revision", "memory"]
     for name in corrected:
         cluster.wait_reason(name, NAMESPACE, CASES[name][2], seconds=WITHIN_SECONDS)
     hub = {"tokenSecretRef": {"name": "good-token", "key": "hub"}}
@@ -106,6 +113,7 @@ def test_corrected_it_downloads(cluster: Cluster, applied: float) -> None:
     cluster.kubectl.patch("md", "gated", NAMESPACE, {"spec": {"model": {"huggingFace": hub}}})
     branch = {"spec": {"model": {"huggingFace": {"revision": "v2"}}}}
     cluster.kubectl.patch("md", "unknown-revision", NAMESPACE, branch)
+    cluster.kubectl.patch("md", "memory", NAMESPACE, {"spec": {"resources": REFUSED}})
     waiting = set(corrected)
 
     def downloaded() -> bool:
