@@ -1,8 +1,11 @@
-"""What stands in the way of fetching: a volume that is full, a hub that is down. All are told and heal."""
+"""What stands in the way of fetching: a volume that is or gets full, a hub that is down. All are told and
+heal.
+"""
 
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,8 +22,8 @@ TOO_SMALL, LARGE_ENOUGH = "32m", "256m"
 # The kubelet tries again 10, 20, 40 s after each failure.
 RETRY_SECONDS = 120.0
 HUB = "demo-hub"
-# The file takes half a minute so.
-SLOW = f"{REPO}=3000000"
+# The one file takes a minute so, the other ten seconds.
+SLOW = f"{REPO}=1500000,demo/word-overlap=1500000"
 
 
 @pytest.fixture(scope="module")
@@ -89,41 +92,79 @@ def test_both_models_share_one_folder(cluster: Cluster, store: Path) -> None:
     assert {pod["metadata"]["labels"]["rerank.dev/model"] for pod in pods} == {"one", "two"}
 
 
-def test_a_hub_that_goes_away_in_the_middle_of_a_file_is_told_and_heals(
-    cluster: Cluster, namespace_of_module: str
+@pytest.fixture(scope="module")
+def slow_hub(cluster: Cluster, release: object) -> Iterator[str]:
+    """Downloads take so long that something can happen in the middle of them. Yields the usual pace."""
+    usual = _pace(cluster, SLOW)
+    yield usual
+    _pace(cluster, usual)
+    _scale_hub(cluster, 1)
+
+
+def test_a_volume_that_fills_up_in_the_middle_of_a_file_is_told(
+    cluster: Cluster, store: Path, slow_hub: str
+) -> None:
+    """There was room when it began. Somebody else takes it, and gives it back."""
+    storage = {"persistentVolumeClaim": {"claimName": "store"}}
+    cluster.kubectl.apply(
+        model("filling", NAMESPACE, "demo/word-overlap", resources=REFUSED, storage=storage)
+    )
+    _wait_partly(cluster, "filling", 1_000_000)
+    ballast = store / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(2**20)):
+            pass
+    ready = cluster.wait_reason("filling", NAMESPACE, "DiskFull", seconds=60)
+    assert "What has arrived is kept" in ready["message"]
+    wait_described(cluster, "filling", NAMESPACE, ready)
+    ballast.unlink()
+
+
+def test_a_hub_that_goes_away_in_the_middle_of_a_file_is_told(
+    cluster: Cluster, namespace_of_module: str, slow_hub: str
 ) -> None:
     """One model has part of its file by then, another comes while the hub is down."""
-    usual = _pace(cluster, SLOW)
-    try:
-        cluster.kubectl.apply(model("midway", NAMESPACE, REPO, resources=REFUSED))
+    cluster.kubectl.apply(model("midway", NAMESPACE, REPO, resources=REFUSED))
+    _wait_partly(cluster, "midway", 5_000_000)
+    _scale_hub(cluster, 0)
+    wait_for("the hub is down", lambda: not cluster.api.list("pods", HUB), seconds=60)
+    cluster.kubectl.apply(model("hubless", NAMESPACE, REPO, resources=REFUSED))
+    for name in ("midway", "hubless"):
+        ready = cluster.wait_reason(name, NAMESPACE, "HubUnreachable", seconds=90)
+        wait_described(cluster, name, NAMESPACE, ready)
+        downloaded = condition(cluster.model(name, NAMESPACE), "Downloaded")
+        assert (downloaded["status"], downloaded["reason"]) == ("False", "HubUnreachable")
+        assert "demo-hub" in downloaded["message"]
 
-        def partly() -> int:
-            found = cluster.model("midway", NAMESPACE) or {}
-            return int(((found.get("status") or {}).get("download") or {}).get("bytes", 0))
 
-        wait_for("a part is there", lambda: partly() > 5_000_000, seconds=60, story=cluster.story(NAMESPACE))
-        _scale_hub(cluster, 0)
-        wait_for("the hub is down", lambda: not cluster.api.list("pods", HUB), seconds=60)
-        cluster.kubectl.apply(model("hubless", NAMESPACE, REPO, resources=REFUSED))
-        for name in ("midway", "hubless"):
-            ready = cluster.wait_reason(name, NAMESPACE, "HubUnreachable", seconds=90)
-            wait_described(cluster, name, NAMESPACE, ready)
-            downloaded = condition(cluster.model(name, NAMESPACE), "Downloaded")
-            assert (downloaded["status"], downloaded["reason"]) == ("False", "HubUnreachable")
-            assert "demo-hub" in downloaded["message"]
-    finally:
-        _pace(cluster, usual)
-        _scale_hub(cluster, 1)
+def test_what_was_cut_off_goes_on_when_hub_and_volume_are_back(
+    cluster: Cluster, store: Path, slow_hub: str
+) -> None:
+    _pace(cluster, slow_hub)
+    _scale_hub(cluster, 1)
+    cut = ("filling", "midway", "hubless")
 
     def healed() -> bool:
-        return all(is_true(cluster.model(name, NAMESPACE), "Downloaded") for name in ("midway", "hubless"))
+        return all(is_true(cluster.model(name, NAMESPACE), "Downloaded") for name in cut)
 
-    wait_for("both are downloaded", healed, seconds=RETRY_SECONDS, story=cluster.story(NAMESPACE))
+    wait_for("all are downloaded", healed, seconds=RETRY_SECONDS, story=cluster.story(NAMESPACE))
     # What the new hub was asked for: a whole file by one, the rest of it by the other.
     asked = cluster.kubectl("logs", "deployment/demo-hub", f"--namespace={HUB}").splitlines()
     answers = [answer for answer in map(json.loads, asked) if answer["path"].endswith("/model.safetensors")]
-    sent = [answer["status"] for answer in answers if answer["method"] == "GET" and "_lfs" in answer["path"]]
+    sent = [
+        answer["status"]
+        for answer in answers
+        if answer["method"] == "GET" and answer["path"].startswith(f"/_lfs/{REPO}/")
+    ]
     assert set(sent) == {200, 206}
+
+
+def _wait_partly(cluster: Cluster, name: str, size: int) -> None:
+    def partly() -> bool:
+        found = cluster.model(name, NAMESPACE) or {}
+        return int(((found.get("status") or {}).get("download") or {}).get("bytes", 0)) > size
+
+    wait_for(f"a part of {name} is there", partly, seconds=60, story=cluster.story(NAMESPACE))
 
 
 def _scale_hub(cluster: Cluster, replicas: int) -> None:
