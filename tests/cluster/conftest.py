@@ -12,9 +12,9 @@ from dev.cluster.access import Access
 from tests.cluster.harness import installation
 from tests.cluster.harness.api import proxied
 from tests.cluster.harness.cluster import START_SECONDS, Cluster, cluster_of, repository, shell_of
-from tests.cluster.harness.fixtures import Release, Tutorial
+from tests.cluster.harness.fixtures import FROM_GGUF, INSTRUCTION, Release, Tutorial
 from tests.cluster.harness.gateway import Gateway
-from tests.cluster.harness.objects import api_key, is_true, namespace_object, phase
+from tests.cluster.harness.objects import api_key, is_true, model, namespace_object, phase
 from tests.cluster.harness.waiting import wait_for
 
 
@@ -59,6 +59,26 @@ def tutorial(cluster: Cluster, release: Release) -> Tutorial:
         key=cluster.wait_key_ready("search", "default", secret="search-key"),
         key_for_all=cluster.wait_key_ready("every-model", "default"),
         phases=phases,
+    )
+
+
+@pytest.fixture(scope="session")
+def from_gguf_applied(cluster: Cluster, release: Release) -> None:
+    """Two models from GGUF files and a key for them, applied. A test that has to wait asks for them, and they start
+    meanwhile."""
+    report = {"verification": {"mode": "Report"}}
+    file = {"file": "*Q8_0.gguf"}
+    cluster.kubectl.apply(namespace_object(FROM_GGUF))
+    cluster.kubectl.apply(
+        api_key("caller", FROM_GGUF),
+        model("paired", FROM_GGUF, "demo/bge-reranker-gguf", source=file, scoring=report),
+        model(
+            "prompted",
+            FROM_GGUF,
+            "demo/qwen3-reranker-gguf",
+            source=file,
+            scoring=report | {"instruction": INSTRUCTION},
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from dev.hub import models, repository, word_overlap
 from rerank_runtime import model_files
 from rerank_runtime.failure import Failure
+from rerank_runtime.gguf.convert import convert
 from rerank_runtime.options import Method, Options
 from rerank_runtime.plan import plan
 
@@ -46,6 +47,18 @@ def test_building_again_gives_the_same_commits(built: Path, tmp_path: Path) -> N
 )
 def test_the_plan_takes_them(built: Path, name: str, method: Method) -> None:
     assert plan(model_files.read(folder(built, name)), Options(method)).family == "bert"
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("demo/qwen3-reranker-gguf", "qwen3"), ("demo/bge-reranker-gguf", "xlm-roberta")]
+)
+@pytest.mark.parametrize("pattern", ["*F16.gguf", "*Q8_0.gguf"])
+def test_the_gguf_files_are_converted(
+    built: Path, tmp_path: Path, name: str, family: str, pattern: str
+) -> None:
+    [path] = folder(built, name).glob(pattern)
+    convert(path, tmp_path / "model")
+    assert plan(model_files.read(tmp_path / "model"), Options()).family == family
 
 
 @pytest.mark.parametrize(

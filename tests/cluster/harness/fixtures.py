@@ -8,6 +8,9 @@ from tests.cluster.harness.kubectl import Shell
 
 RELEASE = "rerank-operator"
 HUB = "http://demo-hub.demo-hub.svc"
+FROM_GGUF = "rerank-test-gguf"
+"""Namespace of the models that are made from GGUF files."""
+INSTRUCTION = "Given a question about animals, find the passages that answer it"
 
 
 @dataclass(frozen=True)
