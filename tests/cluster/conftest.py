@@ -12,7 +12,7 @@ from dev.cluster.access import Access
 from tests.cluster.harness import installation
 from tests.cluster.harness.api import proxied
 from tests.cluster.harness.cluster import START_SECONDS, Cluster, cluster_of, repository, shell_of
-from tests.cluster.harness.fixtures import FROM_GGUF, INSTRUCTION, Release, Tutorial
+from tests.cluster.harness.fixtures import FROM_GGUF, INSTRUCTION, Release, Served, Tutorial
 from tests.cluster.harness.gateway import Gateway
 from tests.cluster.harness.objects import api_key, is_true, model, namespace_object, phase
 from tests.cluster.harness.waiting import wait_for
@@ -62,10 +62,29 @@ def tutorial(cluster: Cluster, release: Release) -> Tutorial:
     )
 
 
+OVERLAP, OVERLAP_NAMESPACE = "overlap", "rerank-test-overlap"
+
+
+@pytest.fixture(scope="session")
+def overlap_applied(cluster: Cluster, release: Release) -> None:
+    """The model of `overlap` and its key. A test that has to wait asks for it, and it starts meanwhile."""
+    cluster.kubectl.apply(namespace_object(OVERLAP_NAMESPACE))
+    cluster.kubectl.apply(
+        api_key("caller", OVERLAP_NAMESPACE), model(OVERLAP, OVERLAP_NAMESPACE, "demo/word-overlap")
+    )
+
+
+@pytest.fixture(scope="session")
+def overlap(cluster: Cluster, overlap_applied: None) -> Served:
+    """A cross-encoder that serves. Tests use it one after the other, and leave it serving or on its way."""
+    key = cluster.wait_key_ready("caller", OVERLAP_NAMESPACE)
+    cluster.wait_ready(OVERLAP, OVERLAP_NAMESPACE)
+    return Served(OVERLAP, OVERLAP_NAMESPACE, key)
+
+
 @pytest.fixture(scope="session")
 def from_gguf_applied(cluster: Cluster, release: Release) -> None:
-    """Two models from GGUF files and a key for them, applied. A test that has to wait asks for them, and they start
-    meanwhile."""
+    """Two models from GGUF files and a key for them, applied as `overlap_applied` is."""
     report = {"verification": {"mode": "Report"}}
     file = {"file": "*Q8_0.gguf"}
     cluster.kubectl.apply(namespace_object(FROM_GGUF))

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.cluster.harness.cluster import SYSTEM, Cluster
 from tests.cluster.harness.fixtures import Tutorial
 from tests.cluster.harness.gateway import Gateway, bearer, listing, question
@@ -12,7 +14,7 @@ from tests.cluster.harness.waiting import wait_for
 
 
 def test_a_rolling_update_of_the_gateway_fails_no_request_and_loses_no_usage(
-    cluster: Cluster, gateway: Gateway, tutorial: Tutorial
+    cluster: Cluster, gateway: Gateway, tutorial: Tutorial, request: pytest.FixtureRequest
 ) -> None:
     cluster.wait_ready("minilm", "default")
     cluster.kubectl.apply(api_key("counted", "default"))
@@ -53,7 +55,8 @@ def test_a_rolling_update_of_the_gateway_fails_no_request_and_loses_no_usage(
         usage = found["status"].get("usage", {}) if found else {}
         return int(usage.get("requests", 0))
 
-    # A key is written once a minute.
+    # A key is written once a minute. What the next tests need starts meanwhile.
+    request.getfixturevalue("overlap_applied")
     wait_for(
         f"all {stream.answered} answers are counted, by four gateways",
         lambda: counted() >= stream.answered,

@@ -2,53 +2,44 @@
 
 import json
 
-import pytest
-
 from tests.cluster.harness.cluster import START_SECONDS, Cluster, events_about
+from tests.cluster.harness.fixtures import Served
 from tests.cluster.harness.gateway import Gateway, ask, assert_panda_first, bearer, question
 from tests.cluster.harness.http import JSON_BODY
-from tests.cluster.harness.objects import api_key, condition, is_true, model, phase
+from tests.cluster.harness.objects import condition, is_true, phase
 from tests.cluster.harness.stream import SteadyStream
 from tests.cluster.harness.waiting import wait_for
 
-NAMESPACE, MODEL = "rerank-test-rollout", "overlap"
-
-
-@pytest.fixture(scope="module")
-def key(cluster: Cluster, release: object, namespace_of_module: str) -> str:
-    """A model that serves the right revision, and a key for it."""
-    cluster.kubectl.apply(
-        api_key("caller", namespace_of_module), model(MODEL, namespace_of_module, "demo/word-overlap")
-    )
-    key = cluster.wait_key_ready("caller", namespace_of_module)
-    cluster.wait_ready(MODEL, NAMESPACE)
-    return key
-
 
 def test_an_inverted_revision_does_not_replace_the_running_one(
-    cluster: Cluster, gateway: Gateway, key: str
+    cluster: Cluster, gateway: Gateway, overlap: Served
 ) -> None:
-    [running] = cluster.ready_pods_of(MODEL, NAMESPACE)
-    served = cluster.ready_endpoints_of(MODEL, NAMESPACE)
+    [running] = cluster.ready_pods_of(overlap.name, overlap.namespace)
+    served = cluster.ready_endpoints_of(overlap.name, overlap.namespace)
     stream = SteadyStream(
         gateway.service,
         "/v1/rerank",
-        headers={**bearer(key), **JSON_BODY},
-        body=json.dumps(question(MODEL)).encode(),
+        headers={**bearer(overlap.key), **JSON_BODY},
+        body=json.dumps(question(overlap.name)).encode(),
     )
     with stream:
-        _revise(cluster, "inverted")
+        _revise(cluster, overlap, "inverted")
 
         def judged() -> bool:
-            assert cluster.ready_endpoints_of(MODEL, NAMESPACE) == served, "another pod gets requests"
-            return condition(cluster.model(MODEL, NAMESPACE), "ScoringVerified").get("status") == "False"
+            assert cluster.ready_endpoints_of(overlap.name, overlap.namespace) == served, (
+                "another pod gets requests"
+            )
+            return (
+                condition(cluster.model(overlap.name, overlap.namespace), "ScoringVerified").get("status")
+                == "False"
+            )
 
         wait_for(
             "the new revision's scores are refused",
             judged,
             seconds=START_SECONDS,
             every=1,
-            story=cluster.story(NAMESPACE),
+            story=cluster.story(overlap.namespace),
         )
         enough = stream.answered + 20
         wait_for(
@@ -58,9 +49,9 @@ def test_an_inverted_revision_does_not_replace_the_running_one(
             story=stream.report,
         )
     assert not stream.failures, stream.report()
-    assert_panda_first(ask(gateway.service, key, question(MODEL)))
+    assert_panda_first(ask(gateway.service, overlap.key, question(overlap.name)))
 
-    found = cluster.model(MODEL, NAMESPACE)
+    found = cluster.model(overlap.name, overlap.namespace)
     assert found is not None
     verified, ready = condition(found, "ScoringVerified"), condition(found, "Ready")
     assert verified["reason"] == "ScoresInverted"
@@ -69,32 +60,31 @@ def test_an_inverted_revision_does_not_replace_the_running_one(
     assert is_true(found, "Serving")
     assert phase(found) == "Degraded"
     assert "of an earlier one" in found["status"]["message"]
-    events = events_about(cluster, "ModelDeployment", MODEL, NAMESPACE)
+    events = events_about(cluster, "ModelDeployment", overlap.name, overlap.namespace)
     assert "ScoresInverted" in {event["reason"] for event in events if event["type"] == "Warning"}
-    [still] = cluster.ready_pods_of(MODEL, NAMESPACE)
+    [still] = cluster.ready_pods_of(overlap.name, overlap.namespace)
     assert still["metadata"]["uid"] == running["metadata"]["uid"]
 
 
 def test_the_revision_set_back_leaves_the_running_pod_alone(
-    cluster: Cluster, gateway: Gateway, key: str
+    cluster: Cluster, gateway: Gateway, overlap: Served
 ) -> None:
     """The spec as it was: no new start, the pod that never left is the newest again."""
-    [running] = cluster.ready_pods_of(MODEL, NAMESPACE)
-    _revise(cluster, "main")
-    cluster.wait_ready(MODEL, NAMESPACE, seconds=60)
+    [running] = cluster.ready_pods_of(overlap.name, overlap.namespace)
+    _revise(cluster, overlap, "main")
+    cluster.wait_ready(overlap.name, overlap.namespace, seconds=60)
     wait_for(
         "the refused pod is gone",
-        lambda: len(cluster.pods_of(MODEL, NAMESPACE)) == 1,
+        lambda: len(cluster.pods_of(overlap.name, overlap.namespace)) == 1,
         seconds=180,
-        story=cluster.story(NAMESPACE),
+        story=cluster.story(overlap.namespace),
     )
-    [left] = cluster.ready_pods_of(MODEL, NAMESPACE)
+    [left] = cluster.ready_pods_of(overlap.name, overlap.namespace)
     assert left["metadata"]["uid"] == running["metadata"]["uid"]
-    assert is_true(cluster.model(MODEL, NAMESPACE), "ScoringVerified")
-    assert_panda_first(ask(gateway.service, key, question(MODEL)))
-    cluster.kubectl.delete("md", MODEL, NAMESPACE)
+    assert is_true(cluster.model(overlap.name, overlap.namespace), "ScoringVerified")
+    assert_panda_first(ask(gateway.service, overlap.key, question(overlap.name)))
 
 
-def _revise(cluster: Cluster, revision: str) -> None:
+def _revise(cluster: Cluster, overlap: Served, revision: str) -> None:
     source = {"spec": {"model": {"huggingFace": {"revision": revision}}}}
-    cluster.kubectl.patch("md", MODEL, NAMESPACE, source)
+    cluster.kubectl.patch("md", overlap.name, overlap.namespace, source)

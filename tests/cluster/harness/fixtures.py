@@ -26,6 +26,15 @@ class Tutorial:
 
 
 @dataclass(frozen=True)
+class Served:
+    """A model that serves, in a namespace of its own, and a key for it."""
+
+    name: str
+    namespace: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Release:
     """The chart, installed with helm as a user does."""
 
@@ -47,6 +56,7 @@ class Release:
             "huggingFace.endpoint": HUB,
             # A node with a pretended GPU has none that CUDA could use: the image for the CPU stands in.
             "runtime.images.cuda": f"rerank-runtime:{self.tag}-cpu",
+            "policy.extraArgs[0]": "--max-num-seqs",
             "operator.resources.requests.cpu": "20m",
             "gateway.resources.requests.cpu": "20m",
         }
