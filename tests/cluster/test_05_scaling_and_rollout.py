@@ -100,6 +100,8 @@ def test_scaled_to_zero_and_back(
     assert answer.status == 503, str(answer)
     assert int(answer.headers["retry-after"]) > 0
 
+    # As the example's file has it: who applies that again finds nothing to change, and starts nothing.
+    cluster.kubectl.patch("md", MODEL, NAMESPACE, {"spec": {"resources": {"memory": "4Gi"}}})
     scale(cluster, 1)
     wait_serving(cluster, 1)
     cluster.wait_ready(MODEL, NAMESPACE)

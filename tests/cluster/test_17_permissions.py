@@ -36,33 +36,13 @@ def test_the_namespaces_enforce_restricted(cluster: Cluster, tutorial: Tutorial)
 
 
 @pytest.fixture(scope="module")
-def catalog_used(cluster: Cluster, release: Release, namespace_of_module: str) -> None:
-    """A model of the built-in catalog that wants no replica: the operator reads its entry."""
-    listed = model_from("listed", namespace_of_module, {"catalog": "ms-marco-minilm-l6-v2"}, replicas=0)
-    cluster.kubectl.apply(listed)
+def busy(cluster: Cluster, release: Release, namespace_of_module: str) -> Iterator[None]:
+    """What has the operator use its rarer permissions, applied at once, and what comes of each.
 
-    def merged() -> object:
-        return ((cluster.model("listed", namespace_of_module) or {}).get("status") or {}).get("effective")
-
-    what = "the catalog's entry reached the model"
-    wait_for(what, merged, seconds=60, story=cluster.story(namespace_of_module))
-
-
-@pytest.fixture(scope="module")
-def secret_removed(cluster: Cluster, release: Release, namespace_of_module: str) -> None:
-    """A key that is shown for a while: the operator removes its Secret."""
-    cluster.kubectl.apply(api_key("shown", namespace_of_module, secret={"ttlSeconds": 10}))
-    cluster.wait_key_ready("shown", namespace_of_module)
-
-    def gone() -> bool:
-        return cluster.api.get("secrets", "shown", namespace_of_module) is None
-
-    wait_for("the Secret is gone", gone, seconds=60, story=cluster.story(namespace_of_module))
-
-
-@pytest.fixture(scope="module")
-def waiting(cluster: Cluster, release: Release, namespace_of_module: str) -> Iterator[None]:
-    """A model that no node takes, and one whose volume cannot be mounted: nodes and Events are looked at."""
+    A model of the built-in catalog that wants no replica: its entry is read. One that no node takes, and one
+    whose volume cannot be mounted: nodes and Events are looked at. A key that is shown for a while: its
+    Secret is removed.
+    """
     nowhere = {"nodeSelector": {"rerank-test": "nowhere"}}
     source = {"persistentVolumeClaim": {"claimName": "lost"}}
     size = {"storage": "1Mi"}
@@ -88,13 +68,20 @@ def waiting(cluster: Cluster, release: Release, namespace_of_module: str) -> Ite
             "resources": {"requests": size},
         },
     }
+    listed = {"catalog": "ms-marco-minilm-l6-v2"}
     cluster.kubectl("delete", "pv", "rerank-test-lost", "--ignore-not-found")
     cluster.kubectl.apply(
         volume,
         claim,
         model_from("lost", namespace_of_module, source),
-        model_from("nowhere", namespace_of_module, {"catalog": "ms-marco-minilm-l6-v2"}, scheduling=nowhere),
+        model_from("nowhere", namespace_of_module, listed, scheduling=nowhere),
+        model_from("listed", namespace_of_module, listed, replicas=0),
+        api_key("shown", namespace_of_module, secret={"ttlSeconds": 10}),
     )
+    cluster.wait_key_ready("shown", namespace_of_module)
+
+    def merged() -> object:
+        return ((cluster.model("listed", namespace_of_module) or {}).get("status") or {}).get("effective")
 
     def told() -> bool:
         return {
@@ -102,14 +89,19 @@ def waiting(cluster: Cluster, release: Release, namespace_of_module: str) -> Ite
             for name, kind in (("nowhere", "Scheduled"), ("lost", "Serving"))
         } == {"nowhere": "NoMatchingNode", "lost": "FailedMount"}
 
-    wait_for("both say what they wait for", told, seconds=120, story=cluster.story(namespace_of_module))
+    def gone() -> bool:
+        return cluster.api.get("secrets", "shown", namespace_of_module) is None
+
+    story = cluster.story(namespace_of_module)
+    wait_for("the catalog's entry reached the model", merged, seconds=60, story=story)
+    wait_for("both say what they wait for", told, seconds=120, story=story)
+    wait_for("the Secret is gone", gone, seconds=60, story=story)
     yield
-    for name in ("nowhere", "lost"):
-        cluster.kubectl("delete", "md", name, f"--namespace={namespace_of_module}", "--wait=false")
+    cluster.kubectl("delete", "md", "--all", f"--namespace={namespace_of_module}", "--wait=false")
     cluster.kubectl("delete", "pv", "rerank-test-lost", "--wait=false")
 
 
-@pytest.mark.usefixtures("tutorial", "catalog_used", "secret_removed", "waiting")
+@pytest.mark.usefixtures("tutorial", "busy")
 @pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
 def test_every_permission_was_used(cluster: Cluster, release: Release, account: str) -> None:
     grants = grants_of(cluster.api, account, SYSTEM)
