@@ -26,6 +26,7 @@ MAX_JSON_BYTES = 256 * 2**20
 # Enough of a model card to know the model by.
 _CARD_BYTES = 256 * 2**10
 _LONGEST_NAME = 100
+_POOLING_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ class ModelFiles:
         """Class names of sentence-transformers' modules, in order."""
         return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in self.modules or ()]
 
+    @property
+    def pooling_modes(self) -> list[str]:
+        """How token embeddings are pooled, by the names that sentence-transformers gives it now."""
+        if isinstance(self.pooling.get("pooling_mode"), str):
+            return [str(self.pooling["pooling_mode"])]
+        flags = (k for k, value in self.pooling.items() if k.startswith("pooling_mode_") and value is True)
+        return [_POOLING_FLAGS.get(key, key.removeprefix("pooling_mode_")) for key in flags]
+
 
 def read(directory: Path) -> ModelFiles:
     """Gather what a model directory says.
@@ -87,8 +96,8 @@ def read(directory: Path) -> ModelFiles:
         for dtype, count in header.parameters_by_dtype.items():
             counts[dtype] = counts.get(dtype, 0) + count
     modules = _modules(directory / "modules.json")
-    tokenizer = TokenizerFile(_json(directory / "tokenizer.json", MAX_JSON_BYTES))
-    tokenizer_config = _json(directory / "tokenizer_config.json", MAX_JSON_BYTES) or {}
+    tokenizer = TokenizerFile(read_json(directory / "tokenizer.json", MAX_JSON_BYTES))
+    tokenizer_config = read_json(directory / "tokenizer_config.json", MAX_JSON_BYTES) or {}
     return ModelFiles(
         config=config,
         shapes={name: shape for header in headers for name, shape in header.shapes.items()},
@@ -99,7 +108,7 @@ def read(directory: Path) -> ModelFiles:
         tokenizer_config=tokenizer_config,
         modules=modules,
         pooling=_module_config(directory, modules or (), "Pooling"),
-        sentence_transformers=_json(directory / "config_sentence_transformers.json") or {},
+        sentence_transformers=read_json(directory / "config_sentence_transformers.json") or {},
         max_sequence_length=_length(directory),
         words=tokenizer.ids(WORDS),
         score_tokens=_score_tokens(_module_config(directory, modules or (), "LogitScore"), tokenizer),
@@ -117,7 +126,7 @@ def weights(directory: Path) -> list[Path]:
     Raises:
         Failure: `FileMissing` where there are none, or an index names one that is absent.
     """
-    index = _json(directory / "model.safetensors.index.json", MAX_JSON_BYTES)
+    index = read_json(directory / "model.safetensors.index.json", MAX_JSON_BYTES)
     if index is not None:
         weight_map = index.get("weight_map")
         names = sorted({str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else ())
@@ -145,7 +154,7 @@ def weights(directory: Path) -> list[Path]:
 
 
 def _config(directory: Path) -> dict[str, Any]:
-    config = _json(directory / "config.json")
+    config = read_json(directory / "config.json")
     if config is not None:
         return config
     if (directory / "adapter_config.json").is_file():
@@ -163,7 +172,7 @@ def _config(directory: Path) -> dict[str, Any]:
 
 
 def _adapter(directory: Path) -> Failure:
-    base = (_json(directory / "adapter_config.json") or {}).get("base_model_name_or_path")
+    base = (read_json(directory / "adapter_config.json") or {}).get("base_model_name_or_path")
     of = f" of {base[:_LONGEST_NAME]}" if isinstance(base, str) else ""
     return Failure(
         Reason.FILE_MISSING,
@@ -171,7 +180,12 @@ def _adapter(directory: Path) -> Failure:
     )
 
 
-def _json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any] | None:
+def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any] | None:
+    """A file's JSON object, or None where there is no such file.
+
+    Raises:
+        Failure: `FileMissing` where it is something else, or larger than the limit in bytes.
+    """
     content = _parsed(path, limit)
     if content is not None and not isinstance(content, dict):
         raise Failure(Reason.FILE_MISSING, f"{path.name} is not a JSON object.")
@@ -203,7 +217,7 @@ def _text(path: Path) -> str:
 def _names(directory: Path) -> tuple[str, ...]:
     # Written by fetch, beside the model's directory.
     source = directory.parent / "source.json"
-    repo = (_json(source) or {}).get("repo") if source.is_file() else None
+    repo = (read_json(source) or {}).get("repo") if source.is_file() else None
     return tuple(name for name in (repo, directory.name) if isinstance(name, str))
 
 
@@ -229,13 +243,13 @@ def _module_config(directory: Path, modules: tuple[dict[str, Any], ...], kind: s
             # By name alone: in a hub's cache every file is a link to elsewhere.
             if path.is_absolute() or ".." in path.parts or "\0" in str(path):
                 raise Failure(Reason.FILE_MISSING, "modules.json points outside the model's directory.")
-            return _json(directory / path / "config.json") or {}
+            return read_json(directory / path / "config.json") or {}
     return {}
 
 
 def _length(directory: Path) -> int | None:
     for name in LENGTH_FILES:
-        content = _json(directory / name)
+        content = read_json(directory / name)
         if content is not None:
             limit = content.get("max_seq_length")
             return int(limit) if isinstance(limit, int) and limit > 0 else None

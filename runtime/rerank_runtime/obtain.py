@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rerank_runtime import gguf, lease, safetensors_header, volume
+from rerank_runtime import gguf, lease, model_files, safetensors_header, scoring_head, volume
 from rerank_runtime.failure import Failure
 from rerank_runtime.hub import Hub
 from rerank_runtime.lease import Lease
@@ -114,26 +114,43 @@ def _fetch(job: Job, held: Lease, shown: Progress) -> None:
         "revision": listing.commit,
         "endpoint": job.hub.address,
     }
+    hashes = {file.name: file.oid for file in listing.files}
     if job.wanted.gguf is not None:
         about["gguf"] = {"file": job.wanted.gguf.name, "quantisation": job.wanted.gguf.quantisation}
-        model = _convert(job, job.wanted.gguf)
+        model, hashes = _convert(job, job.wanted.gguf), {}
+    elif scoring_head.parts(hashes) and scoring_head.beside(model_files.read(folder.arriving)):
+        model = _with_head(job)
+        hashes = {name: oid for name, oid in hashes.items() if name not in scoring_head.MADE}
     for path in model.rglob("*.safetensors"):
         safetensors_header.read(path)
-    hashes = {} if job.wanted.gguf else {file.name: file.oid for file in listing.files}
     folder.finish(model, about, hashes)
 
 
 def _convert(job: Job, choice: gguf.Choice) -> Path:
-    """The model's directory made from a GGUF file. What an interrupted one left is removed first."""
-    folder = job.folder
-    target = folder.staging / "model"
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir()
+    """The model's directory made from a GGUF file."""
+    folder, target = job.folder, _empty(job)
     job.status.message = f"Converting {choice.name} to safetensors."
     others = {file.name: folder.arriving / file.name for file in job.listing.files}
     gguf.convert(others.pop(choice.name), target, others)
     job.status.message = ""
+    return target
+
+
+def _with_head(job: Job) -> Path:
+    """The model's directory with the head that lies beside the weights in them."""
+    target = _empty(job)
+    job.status.message = "Putting the model's head into its weights."
+    scoring_head.put_in(job.folder.arriving, target)
+    job.status.message = ""
+    return target
+
+
+def _empty(job: Job) -> Path:
+    """A directory for what is made of the files. What an interrupted pod left in it is removed."""
+    target = job.folder.staging / "model"
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir()
     return target
 
 

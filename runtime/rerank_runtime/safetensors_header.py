@@ -1,4 +1,5 @@
-"""Headers of safetensors files: what a file holds and whether it is whole, without reading its weights.
+"""Headers of safetensors files: what a file holds and whether it is whole, without reading its weights; and
+how one begins that is written.
 
 Format: 8 bytes little-endian header length, a JSON header, then the tensors
 (https://github.com/huggingface/safetensors#format).
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,38 @@ MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file."""
+
+    dtype: str
+    """The format's name: F32, F16, BF16…"""
+    shape: tuple[int, ...]
+    size: int
+    """Bytes."""
+    start: int = 0
+    """Where it begins in its file."""
+
+
+@dataclass(frozen=True)
 class Header:
     """What one safetensors file holds."""
 
     size: int
     """Length of the file in bytes."""
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Shape of each tensor by name."""
-    parameters_by_dtype: dict[str, int] = field(default_factory=dict)
-    """Number of parameters by the format's dtype name (F32, F16, BF16…)."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor by name."""
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    @property
+    def parameters_by_dtype(self) -> dict[str, int]:
+        """Number of parameters by dtype."""
+        counts: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + math.prod(tensor.shape)
+        return counts
 
     @property
     def parameters(self) -> int:
@@ -52,31 +77,36 @@ def read(path: Path) -> Header:
             raise _truncated(path, f"it has {size} bytes and its header alone claims {length}")
         raw = file.read(length)
     try:
-        header = json.loads(raw)
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        expected = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
-        shapes = {name: _shape(entry["shape"]) for name, entry in tensors.items()}
-        counts = _count(tensors)
+        entries = {name: entry for name, entry in json.loads(raw).items() if name != "__metadata__"}
+        tensors = {name: _tensor(entry, 8 + length) for name, entry in entries.items()}
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise _truncated(path, "its header is not that of a safetensors file") from error
+    expected = max((tensor.start + tensor.size for tensor in tensors.values()), default=8 + length)
     if size != expected:
         raise _truncated(path, f"it has {size} bytes where its header says {expected}")
-    return Header(size=size, shapes=shapes, parameters_by_dtype=counts)
+    return Header(size, tensors)
 
 
-def _shape(sizes: Any) -> tuple[int, ...]:
-    shape = tuple(int(n) for n in sizes)
-    if any(n < 0 for n in shape):
+def encode(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
+    """The beginning of a file that holds these tensors one after another, wherever they begin now."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, tensor in tensors:
+        end = at + tensor.size
+        entries[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    content = json.dumps(entries, separators=(",", ":")).encode()
+    # Tensors begin at a multiple of eight, as the format's own writer has it.
+    content += b" " * (-len(content) % 8)
+    return struct.pack("<Q", len(content)) + content
+
+
+def _tensor(entry: dict[str, Any], data: int) -> Tensor:
+    shape = tuple(int(n) for n in entry["shape"])
+    begin, end = (int(n) for n in entry["data_offsets"])
+    if any(n < 0 for n in shape) or not 0 <= begin <= end:
         raise ValueError("a negative size")
-    return shape
-
-
-def _count(tensors: dict[str, Any]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for entry in tensors.values():
-        dtype = str(entry["dtype"])
-        counts[dtype] = counts.get(dtype, 0) + math.prod(int(n) for n in entry["shape"])
-    return counts
+    return Tensor(str(entry["dtype"]), shape, end - begin, data + begin)
 
 
 def _truncated(path: Path, what: str) -> Failure:

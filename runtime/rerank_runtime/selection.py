@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from rerank_runtime import scoring_head
 from rerank_runtime.failure import Failure, Reason
 
 _ROOT_FILES = frozenset(
@@ -66,7 +67,7 @@ def select(names: Iterable[str], *, python: bool = False) -> list[str]:
             "The repository has no safetensors weights (model.safetensors). Pickled weights run code when "
             "they are loaded and are not fetched: choose a revision or a repository with safetensors.",
         )
-    return sorted(wanted | weights)
+    return sorted(wanted | weights | scoring_head.parts(present))
 
 
 def _without_config(present: set[str]) -> str:

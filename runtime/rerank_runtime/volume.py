@@ -71,6 +71,25 @@ def check_space(directory: Path, missing: int, total: int) -> None:
         )
 
 
+def check_converted(directory: Path, size: int) -> None:
+    """Refuse to write weights that cannot fit beside those that they are made from.
+
+    Args:
+        directory: Where they go.
+        size: Their bytes.
+
+    Raises:
+        Failure: `DiskFull`.
+    """
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise Failure(
+            Reason.DISK_FULL,
+            f"The converted weights need {size / GIB:.1f} GiB and the volume has {free / GIB:.1f} GiB left.",
+            retriable=True,
+        )
+
+
 def sync_directory(directory: Path) -> None:
     """Have the names in a directory on the disk, not only in memory."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -29,7 +29,7 @@ from rerank_runtime.status import Source
 _SOURCE = "source.json"
 # Raised when more files are selected than before: a pinned commit is not looked up again at the hub, and its
 # folder would lack them.
-_SELECTION = 1
+_SELECTION = 2
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from rerank_runtime import activation
+from rerank_runtime import activation, scoring_head
 from rerank_runtime.failure import Failure, Reason
 from rerank_runtime.families import checks, encoder
 from rerank_runtime.families.profile import Profile
@@ -24,7 +22,6 @@ _POOLING = {"qwen3": ("lasttoken",)}
 _ENCODER_POOLING = ("cls", "mean")
 # What E5 and its kin want before texts, and say in their card alone.
 _CARD_PROMPTS = ('"query: ', '"passage: ')
-_POOLING_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
 def pools(files: ModelFiles) -> bool:
@@ -40,6 +37,14 @@ def profile(files: ModelFiles, options: Options, architecture: str) -> Profile:
     """
     if options.method is Method.COSINE:
         return _by_cosine(files, architecture)
+    if scoring_head.beside(files):
+        raise Failure(
+            Reason.UNSUPPORTED_ARCHITECTURE,
+            f"The head of this {architecture} lies in folders of sentence-transformers beside its weights "
+            f"({', '.join(files.module_kinds[2:])}), where vLLM does not look. Fetched from a hub "
+            "(spec.model.huggingFace) it is put into the weights, and the model is served; rerank-runtime "
+            "fetch makes such a folder for a volume or an image.",
+        )
     if files.sentence_transformers.get("model_type") == "CrossEncoder":
         checks.modules(files, architecture)
     if options.method is Method.CROSS_ENCODER:
@@ -99,20 +104,13 @@ def _check_modules(files: ModelFiles, allowed: tuple[str, ...]) -> None:
             f"The model is made of {', '.join(kinds)}; supported is Transformer, Pooling and "
             "at the end Normalize.",
         )
-    modes = _pooling_modes(files.pooling)
+    modes = files.pooling_modes
     if len(modes) != 1 or modes[0] not in allowed:
         raise Failure(
             Reason.UNSUPPORTED_ARCHITECTURE,
             f"The model pools its token embeddings by {' and '.join(modes) or 'nothing known'}; "
             f"supported is {' or '.join(allowed)} alone.",
         )
-
-
-def _pooling_modes(pooling: dict[str, Any]) -> list[str]:
-    if isinstance(pooling.get("pooling_mode"), str):
-        return [str(pooling["pooling_mode"])]
-    flags = (key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True)
-    return [_POOLING_FLAGS.get(key, key.removeprefix("pooling_mode_")) for key in flags]
 
 
 def _check_similarity(files: ModelFiles) -> None:

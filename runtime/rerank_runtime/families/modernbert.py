@@ -1,5 +1,5 @@
-"""ModernBERT cross-encoders: GTE ModernBERT, Granite R2. The Ettin rerankers are another kind, which vLLM
-does not score: a bare ModernBertModel with modules of sentence-transformers behind it (families.embedding).
+"""ModernBERT cross-encoders: GTE ModernBERT, Granite R2, and the Ettin rerankers as fetch writes them
+(scoring_head).
 """
 
 from __future__ import annotations

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rerank_runtime.failure import Failure, Reason
+from rerank_runtime import volume
 from rerank_runtime.gguf import qwen3, reader, tokenizer, weights, xlm_roberta
 from rerank_runtime.gguf.layout import Layout, refusal
 from rerank_runtime.gguf.reader import GgufFile
@@ -54,7 +53,8 @@ def convert(gguf_path: Path, target_dir: Path, base_files: Mapping[str, Path] | 
     contents["config.json"] = json.dumps(config, indent=2).encode()
     contents["README.md"] = _CARD.format(title=layout.title).encode()
     target_dir.mkdir(parents=True, exist_ok=True)
-    _check_space(target_dir, layout)
+    # A folder converted before is replaced when the new one is whole: both have their place until then.
+    volume.check_converted(target_dir, weights.size(layout.targets))
     for name in _BASE_FILES:
         # A file of the repository that this model is not made of would change how it is loaded.
         if name not in contents:
@@ -95,15 +95,3 @@ def _activation(base: Mapping[str, Path], config: dict[str, Any]) -> dict[str, A
     if not isinstance(found, dict) or found.get("architectures") != config["architectures"]:
         return {}
     return {key: found[key] for key in _ACTIVATION_KEYS if key in found}
-
-
-def _check_space(directory: Path, layout: Layout) -> None:
-    # A folder converted before is replaced when the new one is whole: both have their place until then.
-    needed, free = weights.size(layout.targets), shutil.disk_usage(directory).free
-    if needed > free:
-        raise Failure(
-            Reason.DISK_FULL,
-            f"The converted weights need {needed / 2**30:.1f} GiB and the volume has "
-            f"{free / 2**30:.1f} GiB left.",
-            retriable=True,
-        )

@@ -6,9 +6,7 @@ in chunks. Memory holds one chunk and its dequantised form, however large the mo
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +16,7 @@ from gguf import quants
 from gguf.constants import GGML_QUANT_SIZES
 from numpy.typing import NDArray
 
+from rerank_runtime import safetensors_header
 from rerank_runtime.gguf.layout import COPIED, Rows, Target, Values, Zeros
 from rerank_runtime.gguf.reader import Tensor, damaged
 
@@ -63,19 +62,8 @@ def row(path: Path, tensor: Tensor, index: int) -> NDArray[np.float32]:
 
 
 def _header(targets: tuple[Target, ...]) -> bytes:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    for target in targets:
-        entries[target.name] = {
-            "dtype": target.dtype,
-            "shape": list(target.shape),
-            "data_offsets": [at, at + target.size],
-        }
-        at += target.size
-    content = json.dumps(entries, separators=(",", ":")).encode()
-    # Tensors begin at a multiple of eight, as the format's own writer has it.
-    content += b" " * (-len(content) % 8)
-    return struct.pack("<Q", len(content)) + content
+    tensors = ((t.name, safetensors_header.Tensor(t.dtype, t.shape, t.size)) for t in targets)
+    return safetensors_header.encode(tensors)
 
 
 def _write_target(path: Path, weights: BinaryIO, target: Target, out: BinaryIO) -> None:
