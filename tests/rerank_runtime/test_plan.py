@@ -134,10 +134,30 @@ def _without(key: str) -> dict[str, Any]:
         (cross_encoder(GENERATOR), Options(), Reason.NOT_A_RERANKER, "GPT2LMHeadModel"),
         (cross_encoder({"architectures": []}), Options(), Reason.NOT_A_RERANKER, "names no architecture"),
         (
+            cross_encoder({"architectures": ["MambaForSequenceClassification"]}),
+            Options(),
+            Reason.UNSUPPORTED_ARCHITECTURE,
+            "MambaForSequenceClassification is not served. Supported are BertForSequence",
+        ),
+        (
             cross_encoder({"architectures": ["DebertaV2ForSequenceClassification"]}),
             Options(),
             Reason.UNSUPPORTED_ARCHITECTURE,
-            "DebertaV2ForSequenceClassification is not served yet. Supported are BertForSequence",
+            "Use the second version, mixedbread-ai/mxbai-rerank-base-v2",
+        ),
+        (
+            cross_encoder({"architectures": ["Qwen3VLForConditionalGeneration"]}),
+            Options(),
+            Reason.NOT_A_RERANKER,
+            "gives no relevance score",
+        ),
+        (
+            cross_encoder(
+                {"architectures": ["Qwen3VLForConditionalGeneration"]}, names=("me/Qwen3-VL-Reranker-2B",)
+            ),
+            Options(),
+            Reason.UNSUPPORTED_ARCHITECTURE,
+            "reads pictures",
         ),
         (cross_encoder({"auto_map": {"A": "x.Y"}}), Options(), Reason.UNSUPPORTED_ARCHITECTURE, "auto_map"),
         (

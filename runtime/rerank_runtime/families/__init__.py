@@ -16,6 +16,7 @@ from rerank_runtime.families import (
     modernbert,
     qwen2,
     qwen3,
+    unserved,
 )
 from rerank_runtime.families.profile import Profile
 from rerank_runtime.model_files import ModelFiles
@@ -52,10 +53,8 @@ def profile(files: ModelFiles, options: Options) -> tuple[str, Profile]:
         return architecture, _FAMILIES[architecture](files, options, architecture)
     name = architecture[:_LONGEST_NAME]
     if _SCORES.search(architecture) or "LogitScore" in files.module_kinds or _named_reranker(files):
-        raise Failure(
-            Reason.UNSUPPORTED_ARCHITECTURE,
-            f"{name} is not served yet. Supported are {', '.join(SUPPORTED)}.",
-        )
+        why = unserved.WHY.get(architecture, f"Supported are {', '.join(SUPPORTED)}.")
+        raise Failure(Reason.UNSUPPORTED_ARCHITECTURE, f"{name} is not served. {why}")
     raise Failure(
         Reason.NOT_A_RERANKER,
         f"{name} gives no relevance score for a pair of texts. Supported are {', '.join(SUPPORTED)}.",
