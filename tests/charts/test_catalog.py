@@ -15,13 +15,18 @@ from rerank_api.effective import effective
 from rerank_api.recipe import Recipe
 from rerank_operator import builtin_catalog
 from rerank_operator import config as operator_config
+from rerank_runtime import model_files
+from rerank_runtime.families import unserved
+from rerank_runtime.options import Device, Options
+from rerank_runtime.plan import plan
 from tests.charts.test_chart import container, env, one, pod
+from tests.rerank_runtime.test_golden_plans import write
 
 Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]
 
 FILES = sorted((CHART / "files" / "catalog").glob("*.yaml"))
-PLANS = CHART.parents[1] / "tests" / "golden" / "plans"
+MODELS = CHART.parents[1] / "tests" / "golden" / "models"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -53,21 +58,45 @@ def test_code_of_a_repository_is_pinned_and_told(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_entry_says_what_the_serving_profile_decides(file: Path) -> None:
-    """Against the decisions about the published configurations of the same models."""
-    decided = [
-        json.loads(path.read_text())
-        for path in PLANS.glob("*.json")
-        if path.stem.startswith(file.stem) or file.stem.startswith(path.stem)
-    ]
-    plans = [body["plan"] for body in decided if "plan" in body]
-    if file.stem == "qwen3-reranker-4b":
-        assert plans == [], "its configuration is not among them: the same kind as the others'"
-        return
+def test_an_entry_says_what_the_serving_profile_decides(file: Path, tmp_path: Path) -> None:
+    """From the published configuration of the model, with the entry's settings."""
     spec = entry(file).spec
-    assert {plan["family"] for plan in plans} == {spec.family}
-    assert spec.context_length in {plan["context_length"] for plan in plans}
-    assert any(plan["remote_code"] for plan in plans) is ("policy.remoteCode" in spec.description)
+    running = effective(Recipe(), spec.defaults)
+    device = Device.CUDA if running.resources.gpu.count else Device.CPU
+    options = Options(
+        device=device,
+        max_model_len=running.engine.max_model_len,
+        trust_remote_code=running.engine.trust_remote_code,
+    )
+    decided = plan(model_files.read(write(published(file.stem), tmp_path / "model")), options)
+    assert spec.family == decided.family
+    assert spec.context_length == decided.context_length
+    assert decided.remote_code is ("policy.remoteCode" in spec.description)
+    assert spec.memory == gibibytes(decided.memory_bytes) + (" (CPU)" if device is Device.CPU else "")
+    # Rounded as the card has it.
+    number, unit = spec.parameters[:-1], {"M": 10**6, "B": 10**9}[spec.parameters[-1]]
+    digits = len(number.partition(".")[2])
+    assert float(number) == round(decided.parameters / unit, digits)
+
+
+def published(stem: str) -> dict[str, Any]:
+    """The model's golden configuration; of several, which differ in what they are asked for, the first."""
+    found = sorted(MODELS.glob(f"{stem}*.yaml"), key=lambda path: (len(path.stem), path.stem))
+    content: dict[str, Any] = yaml.safe_load(found[0].read_text(encoding="utf-8"))
+    return content
+
+
+def gibibytes(size: int) -> str:
+    number = f"{size / 2**30:.1f}".removesuffix(".0")
+    return f"{number} GiB"
+
+
+def test_what_is_advised_instead_of_a_model_that_is_not_served_is_in_the_catalog() -> None:
+    repos = {entry(file).spec.source.hugging_face.repo for file in FILES}
+    for why in unserved.WHY.values():
+        advised = set(re.findall(r"[\w-]+/[\w.-]*\w", why))
+        assert advised
+        assert advised <= repos
 
 
 def test_a_licence_that_forbids_commercial_use_stands_in_plain_sight() -> None:
