@@ -20,10 +20,18 @@ class _Memory(ctypes.Structure):
 
 
 class Gpus(NamedTuple):
-    """The GPUs of this container: how many, and the bytes of the smallest."""
+    """The GPUs of this container."""
 
     number: int
     memory: int
+    """Bytes of the smallest."""
+    capability: tuple[int, int] | None
+    """CUDA's compute capability of the oldest; None where the driver does not tell it."""
+
+
+class _Gpu(NamedTuple):
+    memory: int
+    capability: tuple[int, int] | None
 
 
 def read(library: str = _LIBRARY) -> Gpus | None:
@@ -44,23 +52,28 @@ def read(library: str = _LIBRARY) -> Gpus | None:
             nvml.nvmlShutdown()
     except AttributeError:  # a driver from before these calls
         return None
-    return Gpus(len(found), min(found)) if found else None
+    if not found:
+        return None
+    told = [gpu.capability for gpu in found if gpu.capability is not None]
+    return Gpus(len(found), min(gpu.memory for gpu in found), min(told, default=None))
 
 
-def _all(nvml: ctypes.CDLL) -> Iterator[int]:
+def _all(nvml: ctypes.CDLL) -> Iterator[_Gpu]:
     count = ctypes.c_uint()
     if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
         return
     for index in range(count.value):
-        total = _total(nvml, index)
-        if total is not None:
-            yield total
+        gpu = _one(nvml, index)
+        if gpu is not None:
+            yield gpu
 
 
-def _total(nvml: ctypes.CDLL, index: int) -> int | None:
+def _one(nvml: ctypes.CDLL, index: int) -> _Gpu | None:
     device, part = ctypes.c_void_p(), ctypes.c_void_p()
     if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != 0:
         return None
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    told = nvml.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor)) == 0
     divided, pending = ctypes.c_uint(), ctypes.c_uint()
     mode = nvml.nvmlDeviceGetMigMode(device, ctypes.byref(divided), ctypes.byref(pending))
     if mode == 0 and divided.value:
@@ -70,4 +83,4 @@ def _total(nvml: ctypes.CDLL, index: int) -> int | None:
     memory = _Memory()
     if nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) != 0:
         return None
-    return int(memory.total)
+    return _Gpu(int(memory.total), (major.value, minor.value) if told else None)

@@ -39,6 +39,7 @@ class Options:
         memory_limit: Bytes that the container may use, or None where there is no limit.
         gpus: How many GPUs the container sees, or None where that is not known.
         gpu_memory: Bytes of the smallest of them, or None where they are not known.
+        gpu_capability: CUDA's compute capability of the oldest of them, or None where it is not known.
         instruction: What to look for, in words; only for models whose prompt has a place for it.
         max_model_len: Longest query and document together, in tokens.
         dtype: `float32`, `float16` or `bfloat16`.
@@ -55,6 +56,7 @@ class Options:
     memory_limit: int | None = None
     gpus: int | None = None
     gpu_memory: int | None = None
+    gpu_capability: tuple[int, int] | None = None
     instruction: str | None = None
     max_model_len: int | None = None
     dtype: str | None = None

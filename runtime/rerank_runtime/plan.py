@@ -27,6 +27,8 @@ _CPU_LENGTH = 8192
 _SHORTEST = 2048
 # vLLM's --gpu-memory-utilization by default.
 _UTILIZATION = 0.92
+# Compute capability from which GPUs have bfloat16 (vLLM's platforms/cuda.py: check_if_supports_dtype).
+_BFLOAT16 = (8, 0)
 
 
 def plan(files: ModelFiles, options: Options) -> ServePlan:
@@ -142,13 +144,23 @@ def _check_split(files: ModelFiles, profile: Profile, options: Options) -> None:
 
 
 def _dtype(weights: str, profile: Profile, options: Options) -> str:
-    # On a CPU as the reference computes: half precision saves memory there, not time, and moves scores by up
-    # to 0.06.
-    if options.dtype not in (None, "auto"):
-        return str(options.dtype)
+    asked = None if options.dtype == "auto" else options.dtype
     if options.device is Device.CPU:
-        return "float32"
-    return {"BF16": "bfloat16", "F16": "float16"}.get(weights, profile.half)
+        # As the reference computes: half precision saves memory there, not time, and moves scores by up to
+        # 0.06.
+        return asked or "float32"
+    dtype = asked or {"BF16": "bfloat16", "F16": "float16"}.get(weights, profile.half)
+    capability = options.gpu_capability
+    if dtype != "bfloat16" or capability is None or capability >= _BFLOAT16:
+        return dtype
+    if asked:
+        version = ".".join(map(str, capability))
+        raise Failure(
+            Reason.INVALID_OPTIONS,
+            f"engine.dtype is bfloat16, and the GPU (compute capability {version}) does not compute it. "
+            f"Remove it, and {profile.without_bfloat16} is taken, or choose a GPU of 8.0 or later.",
+        )
+    return profile.without_bfloat16
 
 
 def _length(files: ModelFiles, profile: Profile, options: Options, dtype: str) -> tuple[int, Need]:

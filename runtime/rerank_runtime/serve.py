@@ -116,6 +116,7 @@ class Serve:
             memory_limit=memory_limit.read(),
             gpus=gpus.number if gpus else None,
             gpu_memory=gpus.memory if gpus else None,
+            gpu_capability=gpus.capability if gpus else None,
         )
         self.status.plan = decided = plan(files, options)
         tokenizer = None

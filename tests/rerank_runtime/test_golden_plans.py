@@ -64,6 +64,8 @@ def decide(case: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     for key, kind in (("method", Method), ("device", Device), ("on_overflow", OnOverflow)):
         if key in options:
             options[key] = kind(options[key])
+    if "gpu_capability" in options:
+        options["gpu_capability"] = tuple(options["gpu_capability"])
     wanted = Options(**options)
     try:
         decided = plan(model_files.read(directory), wanted)

@@ -10,13 +10,16 @@ import pytest
 from rerank_runtime import gpu_memory
 
 WHOLE, SMALLER, SLICE = 80 * 2**30, 40 * 2**30, 10 * 2**30
+AMPERE, TURING = (8, 6), (7, 5)
 
 
 class Library:
     """NVML as far as it is asked; handles are numbers."""
 
-    def __init__(self, *, gpus: int = 1, divided: bool = False, slices: int = 1) -> None:
-        self.gpus, self.divided, self.slices = gpus, divided, slices
+    def __init__(
+        self, *, gpus: int = 1, divided: bool = False, slices: int = 1, capabilities: bool = True
+    ) -> None:
+        self.gpus, self.divided, self.slices, self.capabilities = gpus, divided, slices, capabilities
         self.running = 0
 
     def nvmlInit_v2(self) -> int:  # noqa: N802 - NVML
@@ -35,6 +38,10 @@ class Library:
         handle._obj.value = 10 + index
         return 0 if index < self.gpus else 2
 
+    def nvmlDeviceGetCudaComputeCapability(self, device: Any, major: Any, minor: Any) -> int:  # noqa: N802 - NVML
+        major._obj.value, minor._obj.value = {10: AMPERE, 11: TURING}[device.value]
+        return 0 if self.capabilities else 3
+
     def nvmlDeviceGetMigMode(self, _device: Any, current: Any, _pending: Any) -> int:  # noqa: N802 - NVML
         current._obj.value = int(self.divided)
         return 0
@@ -51,15 +58,16 @@ class Library:
 @pytest.mark.parametrize(
     ("library", "found"),
     [
-        (Library(), (1, WHOLE)),
-        (Library(gpus=2), (2, SMALLER)),
+        (Library(), (1, WHOLE, AMPERE)),
+        (Library(gpus=2), (2, SMALLER, TURING)),
+        (Library(gpus=2, capabilities=False), (2, SMALLER, None)),
         (Library(gpus=0), None),
-        (Library(divided=True), (1, SLICE)),
+        (Library(divided=True), (1, SLICE, AMPERE)),
         (Library(divided=True, slices=0), None),
     ],
 )
-def test_how_many_gpus_there_are_and_what_the_smallest_has(
-    monkeypatch: pytest.MonkeyPatch, library: Library, found: tuple[int, int] | None
+def test_how_many_gpus_there_are_and_what_the_smallest_and_the_oldest_has(
+    monkeypatch: pytest.MonkeyPatch, library: Library, found: tuple[int, int, tuple[int, int] | None] | None
 ) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: library)
     assert gpu_memory.read() == found

@@ -255,6 +255,32 @@ ORIGINAL = {
 }
 
 
+TURING = Options(device=Device.CUDA, gpu_capability=(7, 5))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "expected"),
+    [
+        ("BF16", replace(TURING, gpu_capability=None), "bfloat16"),
+        ("BF16", replace(TURING, gpu_capability=(8, 0)), "bfloat16"),
+        ("BF16", TURING, "float16"),
+        ("F32", TURING, "float16"),
+        ("F16", TURING, "float16"),
+        ("BF16", replace(TURING, dtype="float32"), "float32"),
+        ("BF16", replace(TURING, device=Device.CPU), "float32"),
+        ("BF16", replace(TURING, device=Device.CPU, dtype="bfloat16"), "bfloat16"),
+    ],
+)
+def test_bfloat16_is_chosen_only_where_the_gpu_has_it(dtype: str, options: Options, expected: str) -> None:
+    assert plan(qwen3(dtype=dtype), options).dtype == expected
+
+
+def test_bfloat16_that_the_gpu_lacks_is_refused_where_it_is_asked_for() -> None:
+    with pytest.raises(Failure, match=r"compute capability 7\.5\) does not") as refusal:
+        plan(qwen3(), replace(TURING, dtype="bfloat16"))
+    assert refusal.value.reason == Reason.INVALID_OPTIONS
+
+
 def qwen3(**changes: Any) -> ModelFiles:
     values: dict[str, Any] = {
         "shapes": {},

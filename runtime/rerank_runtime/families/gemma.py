@@ -39,4 +39,7 @@ def profile(files: ModelFiles, options: Options, architecture: str) -> Profile:
         template="bge_reranker_v2_gemma",
         caches=True,
         half="bfloat16",
+        # vLLM refuses Gemma 2 and 3 in float16 for numerical instability (config/model.py:
+        # _FLOAT16_NOT_SUPPORTED_MODELS). Of this one it is not known.
+        without_bfloat16="float32",
     )

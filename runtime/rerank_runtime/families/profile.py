@@ -31,6 +31,8 @@ class Profile:
     """Keeps keys and values of each token while it reads: causal attention."""
     half: str = "float16"
     """Half precision for weights that were saved in full."""
+    without_bfloat16: str = "float16"
+    """What takes bfloat16's place on a GPU without it. Float16 ends at 65,504, which some models exceed."""
     pointwise: bool = True
     max_documents: int | None = None
     remote_code: bool = False
