@@ -147,6 +147,8 @@ class ScoringStatus(StatusModel):
         pointwise: each document is scored by itself; False for listwise models.
         template_sha256: of the chat template that queries and documents are put into, in hex.
         instruction: the instruction in effect, for models that take one.
+        plan_digest: of everything that scores depend on, in hex: replicas with the same one score alike.
+        verified: whether known pairs were ranked right; None where nothing was asked.
         cases: what the replica was verified with.
     """
 
@@ -155,6 +157,8 @@ class ScoringStatus(StatusModel):
     pointwise: bool | None = None
     template_sha256: Annotated[str | None, Field(alias="templateSHA256")] = None
     instruction: str | None = None
+    plan_digest: str | None = None
+    verified: bool | None = None
     cases: list[CaseStatus] | None = None
 
 

@@ -23,6 +23,7 @@ Word = Annotated[str, Field(max_length=64)]
 Sentence = Annotated[str, Field(max_length=4096)]
 Instruction = Annotated[str, Field(max_length=2000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PlanDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 # JSON has neither NaN nor infinity; Python's reader takes them all the same, and the API server does not.
 Score = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -50,13 +51,14 @@ class Download(_Part):
 
 
 class Scoring(_Part):
-    """How the runtime scores. `template_sha256` in hex, `instruction` None where the model takes none."""
+    """How the runtime scores. Digests in hex, `instruction` None where the model takes none."""
 
     method: Word
     range: Word
     pointwise: bool | None = None
     instruction: Instruction | None = None
     template_sha256: Digest | None = None
+    plan_digest: PlanDigest | None = None
 
 
 class Model(_Part):

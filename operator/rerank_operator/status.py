@@ -132,13 +132,16 @@ def _scoring(report: Report) -> ScoringStatus | None:
     scoring = report.model.scoring if report.model else None
     if scoring is None:
         return None
+    verification = report.verification
     return ScoringStatus(
         method=scoring.method,
         range=scoring.range,
         pointwise=scoring.pointwise,
         template_sha256=scoring.template_sha256,
         instruction=scoring.instruction,
-        cases=_cases(report.verification) or None,
+        plan_digest=scoring.plan_digest,
+        verified=verification.verified if verification and verification.mode != "Off" else None,
+        cases=_cases(verification) or None,
     )
 
 

@@ -171,6 +171,7 @@ class Serve:
     ) -> EngineProcess:
         settings = self.settings
         served = identity.digest(decided, self.status.source, settings.directory, settings.engine_args)
+        self.status.identity = served
         told = intake.IntakeSettings.of(decided, tokenizer or settings.directory, template, served)
         intake_path = workspace.write(directory / "intake.json", told.to_json())
         # Without a backend token the guard lets everybody in: then nobody but this machine may come.

@@ -74,6 +74,8 @@ class Status:
     source: Source | None = None
     download: Download | None = None
     plan: ServePlan | None = None
+    identity: str | None = None
+    """Digest of what is served, by `rerank_runtime.identity`."""
     verification: Result | None = None
     in_flight: int = 0
     alive: bool = field(default=True)
@@ -100,19 +102,20 @@ class Status:
         if self.download:
             body["download"] = self.download.as_json()
         if self.plan:
-            body["model"] = _model(self.plan)
+            body["model"] = _model(self.plan, self.identity)
         if self.verification:
             body["verification"] = self.verification.as_json()
         body["inFlight"] = self.in_flight
         return body
 
 
-def _model(plan: ServePlan) -> dict[str, Any]:
+def _model(plan: ServePlan, identity: str | None) -> dict[str, Any]:
     scoring = {
         "method": str(plan.method),
         "range": plan.score_range,
         "instruction": plan.instruction,
         "templateSha256": plan.template_sha256,
+        "planDigest": identity,
         "pointwise": plan.pointwise,
         "maxDocuments": plan.max_documents,
     }

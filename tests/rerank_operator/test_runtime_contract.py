@@ -124,7 +124,7 @@ STATUSES = {
         source=Source("org/name", "c" * 40, "m-Q8_0.gguf"),
         download=Download(1, 2, None),
     ),
-    "verifying": Status(Phase.VERIFYING, plan=plan()),
+    "verifying": Status(Phase.VERIFYING, plan=plan(), identity="0f" * 16),
     "ready": Status(
         Phase.READY,
         source=Source("org/name", "c" * 40),
@@ -155,6 +155,7 @@ def test_every_report_is_understood(name: str) -> None:
         assert {"dtype", "memoryBytes", "contextLength", "family", "prefixCaching"} <= read["model"].keys()
         assert read["model"]["scoring"]["pointwise"] is (name == "verifying")
         assert ("templateSha256" in read["model"]["scoring"]) is (name == "verifying")
+        assert ("planDigest" in read["model"]["scoring"]) is (name == "verifying")
     if report.verification is not None:
         assert read["verification"]["mode"] == body["verification"]["mode"]
         assert read["verification"]["cases"] == body["verification"]["cases"]

@@ -403,6 +403,7 @@ def test_what_was_reported_stands_in_the_status() -> None:
                 "range": "[0,1]",
                 "instruction": "Find it",
                 "templateSha256": "a" * 64,
+                "planDigest": "0f" * 16,
                 "pointwise": True,
             },
         },
@@ -434,12 +435,33 @@ def test_what_was_reported_stands_in_the_status() -> None:
             "pointwise": True,
             "templateSHA256": "a" * 64,
             "instruction": "Find it",
+            "planDigest": "0f" * 16,
+            "verified": True,
             "cases": [
                 {"query": "q" * 128, "language": "en", "relevant": 0.1235, "irrelevant": 0.0},
                 {"query": "not scored"},
             ],
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("verification", "verified"),
+    [
+        ({"verified": False, "mode": "Report", "reason": "ScoresInverted"}, False),
+        ({"verified": False, "mode": "Off"}, None),
+        (None, None),
+    ],
+)
+def test_verified_is_told_only_where_something_was_asked(
+    verification: dict[str, Any] | None, verified: bool | None
+) -> None:
+    scoring = {"method": "CrossEncoder", "range": "[0,1]"}
+    told = report(model={"scoring": scoring}, verification=verification)
+    found = status.model_status(situation(serving(report=told)), gateway_url="http://g", now=NOW)
+    assert found.model is not None
+    assert found.model.scoring is not None
+    assert found.model.scoring.verified is verified
 
 
 def test_what_is_in_effect_stands_in_the_status() -> None:

@@ -277,6 +277,8 @@ async def test_the_template_and_the_limits_reach_the_engine(
     assert (_mode(path), _mode(path.parent)) == (0o600, 0o700)
     told = IntakeSettings.from_json(_text(fake_vllm.seen["environment"]["RERANK_INTAKE"]))
     assert told.template_path == path
+    # What each answer carries is what the status tells.
+    assert told.identity == scoring["planDigest"]
     assert len(told.identity) == 32
     assert told.directory == pod.settings.directory
     assert await pod.stop() == 0

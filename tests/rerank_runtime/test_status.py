@@ -64,12 +64,13 @@ def test_a_plan_is_shown_with_what_is_known_of_it() -> None:
         pointwise=False,
         truncation=truncation,
     )
-    shown = Status(Phase.STARTING, plan=plan).as_json()["model"]
+    shown = Status(Phase.STARTING, plan=plan, identity="0f" * 16).as_json()["model"]
     assert shown["scoring"] == {
         "method": "CrossEncoder",
         "range": "[0,1]",
         "instruction": "find",
         "templateSha256": plan.template_sha256,
+        "planDigest": "0f" * 16,
         "pointwise": False,
         "maxDocuments": 64,
     }
