@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -65,6 +66,25 @@ def flipped(content: bytes) -> bytes:
 
 
 # --- what passes ----------------------------------------------------------------------------------
+
+
+def test_a_file_that_does_not_come_keeps_no_other_waiting(hub: FaultyHub, tmp_path: Path) -> None:
+    """The configuration is held back until the weights, which are asked for after it, are there as well."""
+    asked, held = asyncio.Event(), []
+
+    async def hold(request: web.Request) -> web.StreamResponse | None:
+        if is_file(request):
+            asked.set()
+        elif is_file(request, "config.json"):
+            # Only where files come one after another does it run out.
+            await asyncio.wait_for(asked.wait(), 10)
+            held.append(request.path)
+        return None
+
+    hub.faults.append(hold)
+    run(settings(hub, tmp_path))
+    assert_complete(tmp_path, FILES)
+    assert len(held) == 1
 
 
 @examples(max_examples=40, deadline=None)
