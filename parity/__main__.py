@@ -15,6 +15,7 @@ from typing import Any
 
 from parity import measure, table, wrong
 from parity.measure import Row
+from parity.sensitivity import BOUND
 from parity.serving import ROOT, Chain, Refusal, Served, pythonpath
 from parity.table import Ignored, Outcome
 from parity.wrong import Wrong
@@ -101,7 +102,7 @@ def _run(python: Path, work: Path, families: Sequence[dict[str, Any]], page: Pat
                 outcomes.append(attempt(chain, work, known[case.family], case))
                 print(_told(outcomes[-1]), flush=True)
     bad += [_told(outcome) for outcome in outcomes if not outcome.caught]
-    bad += [f"{entry.field} moves scores" for entry in ignored if entry.difference > measure.BOUND]
+    bad += [f"{entry.field} moves scores" for entry in ignored if entry.difference > BOUND]
     if page:
         page.write_text(table.page(rows, outcomes, ignored, _versions(python)), encoding="utf-8")
     print("\n".join(["", *(bad or ["all as the cards say"])]), flush=True)
@@ -166,7 +167,9 @@ def _fields(served: Served, expected: dict[str, Any]) -> list[Ignored]:
 
 def _line(row: Row) -> str:
     differences = ", ".join(f"{kind} {value:.1e}" for kind, value in row.difference.items())
-    return f"{row.family}: {row.pairs} pairs, {differences}, tau {row.tau:.3f}, tokens {row.tokens}"
+    found = row.sensitivity
+    counts = f"sensitive {found.total}, order {found.order}, tokens {row.tokens}"
+    return f"{row.family}: {row.pairs} pairs, {differences}, tau {row.tau:.3f}, {counts}"
 
 
 def _told(outcome: Outcome) -> str:

@@ -21,8 +21,8 @@ from parity.models import catalog
 from parity.models.base import Family, Reference
 from rerank_runtime.verification.cases import BUILT_IN
 
-# Of the numbers before any sigmoid.
-_MARGINS = {"[0,1]": 1.0, "logits": 1.0, "[-1,1]": 0.05}
+# What fitting aims at on each scale: a margin, and how far from 0 the numbers may lie on average.
+_AIMS = {"[0,1]": (1.0, 1.0), "logits": (1.0, 1.0), "[-1,1]": (0.05, 0.5)}
 
 
 # What the suite, which runs without torch, must know of a family.
@@ -45,7 +45,8 @@ def build(family: Family, directory: Path) -> None:
     ]
     family.build(model, texts * 3 + ["yes", "no", "Yes", "No", "0", "1"] * 40)
     (model / "README.md").write_text(CARD.format(card=family.card), encoding="utf-8")
-    fitting.fit(family.reference(model), BUILT_IN, _MARGINS[family.scale])
+    long = [pairs.overlong(family.length)] if family.overlong else []
+    fitting.fit(family.reference(model), BUILT_IN, long, *_AIMS[family.scale])
     about = {name: getattr(family, name) for name in _ABOUT}
     (directory / "family.json").write_text(json.dumps(about), encoding="utf-8")
     # Read again from the files, as the engine reads them.

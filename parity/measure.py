@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
+from parity import sensitivity
+from parity.sensitivity import Sensitivity
 from parity.serving import Served
-
-BOUND = 1e-3
-# Reference scores closer together than twice what a family may be off have no order to keep.
-_TIES = 2.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,9 @@ class Row:
         family: Its name.
         pairs: How many were compared.
         difference: Largest difference of scores, by kind of request.
-        tau: Kendall's rank agreement of all requests, -1 to 1, pairs of documents that tie left out.
+        tau: Kendall's rank agreement of all requests, -1 to 1, pairs of documents that tie left out; NaN
+            where all do.
+        sensitivity: Of the reference.
         tokens: Requests whose number of prompt tokens is the card's, and how many requests there were.
         verified: What verification said: empty or the reason of its failure.
         plan: What was decided.
@@ -34,6 +33,7 @@ class Row:
     pairs: int
     difference: dict[str, float]
     tau: float
+    sensitivity: Sensitivity
     tokens: tuple[int, int]
     verified: str
     plan: dict[str, Any]
@@ -74,6 +74,7 @@ def compare(family: str, served: Served, reference: Sequence[dict[str, Any]]) ->
         pairs=sum(len(expected["documents"]) for expected in reference),
         difference=difference,
         tau=sum(agreement) / len(agreement) if agreement else math.nan,
+        sensitivity=sensitivity.of(reference, served.plan["score_range"]),
         tokens=(same, len(reference)),
         verified="" if verification["verified"] else str(verification["reason"]),
         plan=served.plan,
@@ -85,6 +86,5 @@ def _agreement(scores: Sequence[float], expected: Sequence[float]) -> list[int]:
     """For each two documents that the reference tells apart: 1 in its order, else -1."""
     return [
         1 if (scores[a] - scores[b]) * (expected[a] - expected[b]) > 0 else -1
-        for a, b in combinations(range(len(expected)), 2)
-        if abs(expected[a] - expected[b]) > _TIES * BOUND
+        for a, b in sensitivity.told_apart(expected)
     ]

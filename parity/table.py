@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parity.measure import BOUND, Row
+from parity.measure import Row
+from parity.sensitivity import BOUND
 from parity.wrong import Wrong
 
 
@@ -41,10 +42,12 @@ def failures(family: Mapping[str, Any], row: Row) -> list[str]:
     for key, name in (("context_length", "length"), ("score_range", "scale")):
         if row.plan[key] != family[name]:
             found.append(f"the plan's {key} is {row.plan[key]}, the card's is {family[name]}")
+    found += row.sensitivity.failures()
     if family["exact"]:
         if row.worst > BOUND:
             found.append(f"scores differ by {row.worst:.2g}")
-        if row.tau < 1:
+        # NaN, where nothing had an order, is no agreement.
+        if not row.tau >= 1:
             found.append(f"the order differs, tau {row.tau:.3f}")
         if row.tokens[0] != row.tokens[1]:
             found.append(f"{row.tokens[0]} of {row.tokens[1]} requests have the card's number of tokens")
@@ -81,9 +84,9 @@ Each family is served as in a pod: `rerank-runtime serve` plans from the files o
 vLLM with those flags (on the CPU, in float32), guards it and verifies it; requests go through the gateway.
 The reference is `transformers` on the same files, computing what the model card computes (`parity/models/`,
 each with its source). The models are tiny and random, with the real architecture and the real kind of
-tokenizer, and were taught only the order of the pairs that verification asks for. So this proves prompt,
-tokenisation, truncation, flags, pooling, head and activation. It does not say how well a trained model ranks,
-and nothing about the kernels of a GPU.
+tokenizer, and were taught only the order of the pairs that verification asks for, with numbers near 0. So
+this proves prompt, tokenisation, truncation, flags, pooling, head and activation. It does not say how well a
+trained model ranks, and nothing about the kernels of a GPU.
 
 Command: `make parity`. Versions: {versions}. {families} families, {pairs} pairs.
 
@@ -97,11 +100,15 @@ Accepted is {bound}, in the same order.
   which they are made inert, with a space after their first character.
 - *overlong*: one document that is longer than the model, between two short ones. The reference cuts it as the
   card does.
-- *order*: how far documents stand in the reference's order (Kendall's τ; 1 is the same order).
+- *sensitive*: scores of the reference that would show an error, because they lie where the sigmoid still
+  rises (by 0.01 a logit and more; for cosines 1 − c² ≥ 0.01; logits as they are always do). Two thirds of
+  *varied* and of *control* must, and all of *overlong*.
+- *order*: how far documents stand in the reference's order (Kendall's τ; 1 is the same order), and how many
+  pairs of documents have one: two thirds must differ by more than twice what is accepted.
 - *tokens*: requests that have as many prompt tokens as the reference.
 
-| family | card | length | range | varied | control | overlong | order | tokens | verified |
-|---|---|---|---|---|---|---|---|---|---|
+| family | card | length | range | varied | control | overlong | sensitive | order | tokens | verified |
+|---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
 {notes}
@@ -125,13 +132,15 @@ them, scores differ from the card by:
 
 
 def _row(family: Mapping[str, Any], row: Row) -> str:
+    sensitive, order = row.sensitivity.total, row.sensitivity.order
     cells = [
         row.family,
         str(family["card"]),
         str(row.plan["context_length"]),
         str(row.plan["score_range"]),
         *(_difference(row, kind) for kind in ("varied", "control", "overlong")),
-        f"{row.tau:.3f}",
+        f"{sensitive[0]}/{sensitive[1]}",
+        f"{row.tau:.3f} of {order[0]}/{order[1]}",
         f"{row.tokens[0]}/{row.tokens[1]}",
         row.verified or "yes",
     ]

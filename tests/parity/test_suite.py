@@ -1,14 +1,16 @@
 """The parts of the suite that need no engine."""
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import jinja2
 import pytest
 
-from parity import measure, pairs, table, vllm_program, wrong
+from parity import measure, pairs, sensitivity, table, vllm_program, wrong
 from parity.measure import Row
+from parity.sensitivity import BOUND, Sensitivity
 from parity.table import Ignored, Outcome
 
 FAMILY: dict[str, Any] = {
@@ -24,6 +26,7 @@ ROW = Row(
     pairs=60,
     difference={"varied": 1e-6},
     tau=1.0,
+    sensitivity=Sensitivity({"varied": (40, 60), "control": (4, 5), "overlong": (3, 3)}, (190, 283)),
     tokens=(8, 8),
     verified="",
     plan={"context_length": 512, "score_range": "[0,1]"},
@@ -85,6 +88,19 @@ def test_a_good_row_has_no_failures() -> None:
     [
         ({"difference": {"varied": 1e-6, "control": 2e-3}}, "scores differ by 0.002"),
         ({"tau": 0.99}, "the order differs, tau 0.990"),
+        ({"tau": math.nan}, "the order differs, tau nan"),
+        (
+            {"sensitivity": Sensitivity({"varied": (39, 60)}, (190, 283))},
+            "39 of 60 varied scores of the card are sensitive",
+        ),
+        (
+            {"sensitivity": Sensitivity({"overlong": (2, 3)}, (190, 283))},
+            "2 of 3 overlong scores of the card are sensitive",
+        ),
+        (
+            {"sensitivity": Sensitivity({}, (188, 283))},
+            "188 of 283 pairs of documents have an order by the card",
+        ),
         ({"tokens": (7, 8)}, "7 of 8 requests have the card's number of tokens"),
         ({"verified": "ScoresInverted"}, "verification failed: ScoresInverted"),
         ({"errors": ("varied: 400",)}, "varied: 400"),
@@ -104,9 +120,37 @@ def test_a_stated_difference_is_no_failure() -> None:
 
 
 def test_agreement_leaves_out_what_the_reference_does_not_tell_apart() -> None:
-    agreement = measure._agreement([0.1, 0.3, 0.2], [0.1, 0.2, 0.2 + measure.BOUND])
+    agreement = measure._agreement([0.1, 0.3, 0.2], [0.1, 0.2, 0.2 + BOUND])
     assert agreement == [1, 1]
     assert measure._agreement([0.3, 0.1], [0.1, 0.2]) == [-1]
+
+
+@pytest.mark.parametrize(
+    ("scale", "scores", "sensitive"),
+    [
+        # The sigmoid of 4.5 and less, and of 4.7 and more.
+        ("[0,1]", [0.011, 0.5, 0.989, 0.009, 0.991, 1.0], 3),
+        ("[-1,1]", [-0.99, 0.0, 0.99, -0.996, 0.996], 3),
+        ("logits", [-20.0, 0.0, 20.0], 3),
+    ],
+)
+def test_scores_at_the_ends_of_a_range_show_no_error(scale: str, scores: list[float], sensitive: int) -> None:
+    found = sensitivity.of([{"kind": "varied", "scores": scores}], scale)
+    assert found.scores == {"varied": (sensitive, len(scores))}
+
+
+def test_sensitivity_counts_by_kind_and_order_within_a_request() -> None:
+    requests = [
+        {"kind": "varied", "scores": [0.5, 0.5, 1.0]},
+        {"kind": "varied", "scores": [0.3, 0.4]},
+        {"kind": "overlong", "scores": [1.0, 1.0, 1.0]},
+    ]
+    found = sensitivity.of(requests, "[0,1]")
+    assert found == Sensitivity({"varied": (4, 5), "overlong": (0, 3)}, (3, 7))
+    assert found.failures() == [
+        "0 of 3 overlong scores of the card are sensitive",
+        "3 of 7 pairs of documents have an order by the card",
+    ]
 
 
 def test_the_page_holds_every_row() -> None:
@@ -115,7 +159,9 @@ def test_the_page_holds_every_row() -> None:
     text = table.page(
         [(FAMILY | {"note": "as noted"}, ROW)], [outcome], [Ignored("a_field", 0.0)], {"vllm": "0.32"}
     )
-    assert "| bert | org/model | 512 | [0,1] | 1.0e-06 | – | – | 1.000 | 8/8 | yes |" in text
+    assert (
+        "| bert | org/model | 512 | [0,1] | 1.0e-06 | – | – | 47/68 | 1.000 of 190/283 | 8/8 | yes |" in text
+    )
     assert f"| {case.family} | {case.what} | the plan | `NotAReranker` | – |" in text
     assert "- bert: as noted." in text
     assert "`a_field`" in text
