@@ -72,7 +72,7 @@ def _references(family: Family, reference: Reference) -> list[dict[str, Any]]:
                     "query": request.query,
                     "documents": request.documents,
                     "scores": reference.score(query, documents).tolist(),
-                    "tokens": sum(map(len, reference.prompts(query, documents))),
+                    "prompts": reference.prompts(query, documents),
                 }
             )
     return answers

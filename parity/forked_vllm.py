@@ -3,6 +3,9 @@ for each `vllm serve` that `vllm_program` asks for, which so starts in seconds.
 
 One connection is one server: a JSON line with arguments and environment comes with two file descriptors for
 its output; the exit code goes back. A caller that goes away ends its server.
+
+An engine writes down the token ids of every prompt that it is given, a JSON list on each line of the file
+that PARITY_PROMPTS names.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ import vllm.v1.worker.cpu_worker  # noqa: F401 - for the engine, which names it 
 from vllm.entrypoints.cli.main import main as run_vllm
 from vllm.model_executor.models import registry
 from vllm.platforms import current_platform
+from vllm.v1.engine.core import EngineCore
 
+from parity.vllm_program import PROMPTS
 from rerank_runtime import vllm_plugin
 
 
@@ -34,6 +39,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     path = Path(sys.argv[1])
     _let_fork()
+    _record_prompts()
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -51,6 +57,18 @@ def _let_fork() -> None:
     vllm_plugin.sleep_between_messages()
     # Asked in a process of its own for the sake of CUDA.
     registry._run_in_subprocess = lambda function: function()  # noqa: SLF001 - vLLM's version is pinned
+
+
+def _record_prompts() -> None:
+    """After all rendering, tokenising and cutting: what the engine schedules."""
+    take = EngineCore.preprocess_add_request
+
+    def record(self: Any, request: Any) -> Any:
+        with Path(os.environ[PROMPTS]).open("a", encoding="utf-8") as file:
+            print(json.dumps(request.prompt_token_ids), file=file)
+        return take(self, request)
+
+    EngineCore.preprocess_add_request = record
 
 
 def _serve(connection: socket.socket) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,8 @@ class Row:
         tau: Kendall's rank agreement of all requests, -1 to 1, pairs of documents that tie left out; NaN
             where all do.
         sensitivity: Of the reference.
-        tokens: Requests whose number of prompt tokens is the card's, and how many requests there were.
+        tokens: Requests for which the engine was given the card's prompts, token for token, and how many
+            requests there were.
         verified: What verification said: empty or the reason of its failure.
         plan: What was decided.
         errors: Requests that were not answered with scores.
@@ -57,6 +59,7 @@ def compare(family: str, served: Served, reference: Sequence[dict[str, Any]]) ->
     errors: list[str] = []
     agreement: list[int] = []
     for expected in reference:
+        before = len(served.prompts())
         answer = served.rerank(expected["query"], expected["documents"])
         if answer.status != 200:
             errors.append(f"{expected['kind']}: {answer.status} {str(answer.body)[:300]}")
@@ -67,7 +70,9 @@ def compare(family: str, served: Served, reference: Sequence[dict[str, Any]]) ->
         off = max(abs(a - b) for a, b in zip(scores, expected["scores"], strict=True))
         difference[expected["kind"]] = max(off, difference.get(expected["kind"], 0.0))
         agreement += _agreement(scores, expected["scores"])
-        same += answer.body["usage"]["prompt_tokens"] == expected["tokens"]
+        same += same_prompts(
+            served.prompts()[before:], expected["prompts"], answer.body["usage"]["prompt_tokens"]
+        )
     verification = served.status["verification"]
     return Row(
         family=family,
@@ -80,6 +85,19 @@ def compare(family: str, served: Served, reference: Sequence[dict[str, Any]]) ->
         plan=served.plan,
         errors=tuple(errors),
     )
+
+
+def same_prompts(given: Iterable[list[int]], expected: Iterable[list[int]], counted: int) -> bool:
+    """Whether a request's prompts are the expected ones, token for token.
+
+    Args:
+        given: What the engine was given from the request to its answer. The pod's own verification may have
+            asked in between, so there may be more.
+        expected: Of each document.
+        counted: Tokens of this request alone, by its answer: so it had no prompts besides.
+    """
+    wanted = Counter(map(tuple, expected))
+    return wanted <= Counter(map(tuple, given)) and counted == sum(map(len, wanted.elements()))
 
 
 def _agreement(scores: Sequence[float], expected: Sequence[float]) -> list[int]:

@@ -50,6 +50,7 @@ class Served:
         gateway_url: The gateway's, for clients.
         key: What the gateway lets in.
         model: The name that requests use.
+        given: The file in which the engine writes down its prompts.
     """
 
     plan: dict[str, Any]
@@ -58,6 +59,7 @@ class Served:
     gateway_url: str
     key: str
     model: str
+    given: Path
 
     def rerank(self, query: str, documents: Sequence[str], **fields: Any) -> processes.Answer:
         """Ask through the gateway."""
@@ -68,6 +70,10 @@ class Served:
         """Ask past the gateway."""
         body = {"model": self.model, "query": query, "documents": list(documents)} | fields
         return processes.ask(f"{self.engine_url}/v1/rerank", body)
+
+    def prompts(self) -> list[list[int]]:
+        """Token ids of every prompt that the engine was given until now, in the order in which they came."""
+        return [json.loads(line) for line in self.given.read_text(encoding="utf-8").splitlines()]
 
 
 class Chain:
@@ -147,10 +153,13 @@ class Chain:
         port, status_port = processes.free_port(), processes.free_port()
         command: list[str | Path] = [self._python, "-c", _RUNTIME, "serve", model, f"--name={name}", *options]
         command += [f"--port={port}", f"--status-port={status_port}"]
+        given = self._work / f"prompts-{name}.jsonl"
+        given.write_bytes(b"")
         environment = {
             "PATH": f"{self._work / 'bin'}{os.pathsep}{os.environ['PATH']}",
             vllm_program.SOCKET: str(self._socket),
             vllm_program.CHANGES: json.dumps(changes or {}),
+            vllm_program.PROMPTS: str(given),
         }
         with self._start(command, f"serve-{family}.log", environment) as pod:
             status = _verified(pod, f"http://127.0.0.1:{status_port}/status")
@@ -160,7 +169,7 @@ class Chain:
             url = f"http://127.0.0.1:{self._port}"
             self._publish(name, port, plan["context_length"])
             pod.wait_for(lambda: self._known(url, name), f"{name} at the gateway", 30)
-            yield Served(plan, status, f"http://127.0.0.1:{port}", url, self._minted.text, name)
+            yield Served(plan, status, f"http://127.0.0.1:{port}", url, self._minted.text, name, given)
 
     def _known(self, url: str, name: str) -> bool:
         models = processes.ask(f"{url}/v1/models", key=self._minted.text)

@@ -50,7 +50,7 @@ def failures(family: Mapping[str, Any], row: Row) -> list[str]:
         if not row.tau >= 1:
             found.append(f"the order differs, tau {row.tau:.3f}")
         if row.tokens[0] != row.tokens[1]:
-            found.append(f"{row.tokens[0]} of {row.tokens[1]} requests have the card's number of tokens")
+            found.append(f"{row.tokens[0]} of {row.tokens[1]} requests have the card's prompts")
     return found
 
 
@@ -105,7 +105,7 @@ Accepted is {bound}, in the same order.
   *varied* and of *control* must, and all of *overlong*.
 - *order*: how far documents stand in the reference's order (Kendall's τ; 1 is the same order), and how many
   pairs of documents have one: two thirds must differ by more than twice what is accepted.
-- *tokens*: requests that have as many prompt tokens as the reference.
+- *tokens*: requests whose prompts, as vLLM's engine got them, are the reference's, token for token.
 
 | family | card | length | range | varied | control | overlong | sensitive | order | tokens | verified |
 |---|---|---|---|---|---|---|---|---|---|---|

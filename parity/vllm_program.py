@@ -15,6 +15,8 @@ import sys
 
 SOCKET = "PARITY_SOCKET"
 CHANGES = "PARITY_CHANGES"
+# A file for the prompts, see `forked_vllm`.
+PROMPTS = "PARITY_PROMPTS"
 
 
 def changed(arguments: list[str], changes: dict[str, str | None]) -> list[str]:

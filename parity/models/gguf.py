@@ -13,7 +13,7 @@ from pathlib import Path
 from parity.models.base import SEED, Family, Reference
 from parity.models.causal import LENGTH
 from parity.models.encoders import LongReference
-from parity.models.qwen3 import PROMPT, OriginalReference
+from parity.models.qwen3 import INSTRUCTED, PROMPT, InstructedReference, OriginalReference
 from rerank_runtime.gguf import convert
 from tests.rerank_runtime import gguf_layout, gguf_models
 from tests.rerank_runtime.gguf_layout import Quantisation
@@ -54,6 +54,10 @@ class _Decoder(_Converted, OriginalReference):
     pass
 
 
+class _InstructedDecoder(_Converted, InstructedReference):
+    quantisation: Quantisation = "Q8_0"
+
+
 def _encoder(directory: Path, texts: Sequence[str]) -> None:
     gguf_models.xlm_roberta(directory.parent / "original", texts, seed=SEED, length=LENGTH)
 
@@ -79,6 +83,16 @@ def _families() -> Iterable[Family]:
                 prompt,
                 note=_NOTE if kind != "F16" else "",
             )
+    yield Family(
+        "qwen3-gguf-instruction",
+        "Qwen/Qwen3-Reranker-0.6B as GGUF (Q8_0) with an instruction",
+        LENGTH,
+        _decoder,
+        _InstructedDecoder,
+        PROMPT,
+        options=INSTRUCTED,
+        note=_NOTE,
+    )
 
 
 FAMILIES = tuple(_families())

@@ -68,6 +68,10 @@ class ConvertedReference(OriginalReference):
         yield from super().trained()
 
 
+class InstructedConvertedReference(InstructedReference, ConvertedReference):
+    """The same with an instruction of one's own."""
+
+
 def save_qwen_tokenizer(tokenizer: Any, directory: Path) -> None:
     """As the repositories of Qwen2 and Qwen3 have it."""
     tokenizer_types.save(
@@ -121,6 +125,7 @@ def _converted(directory: Path, texts: Sequence[str]) -> None:
 
 
 PROMPT = _PREFIX + _pair("", "", _INSTRUCTION) + _SUFFIX
+INSTRUCTED = (f"--instruction={InstructedReference.instruction}",)
 FAMILIES = (
     Family("qwen3", "Qwen/Qwen3-Reranker-0.6B (tied head)", LENGTH, _tied, OriginalReference, PROMPT),
     Family(
@@ -130,9 +135,18 @@ FAMILIES = (
         _tied,
         InstructedReference,
         PROMPT,
-        options=(f"--instruction={InstructedReference.instruction}",),
+        options=INSTRUCTED,
     ),
     Family("qwen3-untied", "Qwen/Qwen3-Reranker-8B (own head)", LENGTH, _untied, OriginalReference, PROMPT),
+    Family(
+        "qwen3-untied-instruction",
+        "Qwen/Qwen3-Reranker-8B with an instruction",
+        LENGTH,
+        _untied,
+        InstructedReference,
+        PROMPT,
+        options=INSTRUCTED,
+    ),
     Family(
         "qwen3-seq-cls",
         "tomaarsen/Qwen3-Reranker-0.6B-seq-cls",
@@ -140,5 +154,14 @@ FAMILIES = (
         _converted,
         ConvertedReference,
         PROMPT,
+    ),
+    Family(
+        "qwen3-seq-cls-instruction",
+        "tomaarsen/Qwen3-Reranker-0.6B-seq-cls with an instruction",
+        LENGTH,
+        _converted,
+        InstructedConvertedReference,
+        PROMPT,
+        options=INSTRUCTED,
     ),
 )

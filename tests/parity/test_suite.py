@@ -101,7 +101,7 @@ def test_a_good_row_has_no_failures() -> None:
             {"sensitivity": Sensitivity({}, (188, 283))},
             "188 of 283 pairs of documents have an order by the card",
         ),
-        ({"tokens": (7, 8)}, "7 of 8 requests have the card's number of tokens"),
+        ({"tokens": (7, 8)}, "7 of 8 requests have the card's prompts"),
         ({"verified": "ScoresInverted"}, "verification failed: ScoresInverted"),
         ({"errors": ("varied: 400",)}, "varied: 400"),
         (
@@ -123,6 +123,26 @@ def test_agreement_leaves_out_what_the_reference_does_not_tell_apart() -> None:
     agreement = measure._agreement([0.1, 0.3, 0.2], [0.1, 0.2, 0.2 + BOUND])
     assert agreement == [1, 1]
     assert measure._agreement([0.3, 0.1], [0.1, 0.2]) == [-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "counted", "same"),
+    [
+        ([[1, 2], [3]], 3, True),
+        ([[3], [1, 2]], 3, True),
+        # The pod verified meanwhile.
+        ([[9], [3], [1, 2]], 3, True),
+        # As many tokens, and others.
+        ([[1, 4], [3]], 3, False),
+        ([[1], [2, 3]], 3, False),
+        ([[1, 2]], 3, False),
+        # A prompt more, of the request itself.
+        ([[1, 2], [3], [3]], 4, False),
+        ([], 3, False),
+    ],
+)
+def test_prompts_are_compared_token_for_token(given: list[list[int]], counted: int, same: bool) -> None:
+    assert measure.same_prompts(given, [[1, 2], [3]], counted) is same
 
 
 @pytest.mark.parametrize(
