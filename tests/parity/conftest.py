@@ -14,7 +14,7 @@ import pytest
 from parity import __main__ as suite
 from parity.serving import ROOT, Chain
 
-FAMILIES = ("bert", "qwen3")
+FAMILIES = ("bert", "qwen3", "qwen3-instruction")
 
 
 @dataclass(frozen=True)
