@@ -19,43 +19,6 @@ _FLOOD = 10_000
 _ROUNDING = 1e-5
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def running(built: Built, request: pytest.FixtureRequest) -> Iterator[tuple[str, Served]]:
-    """A family's name, and its model while it answers."""
-    name = request.param
-    with built.chain.serving(name, built.model(name), built.families[name]["options"]) as served:
-        assert isinstance(served, Served), served
-        yield name, served
-
-
-def test_scores_are_the_model_cards(built: Built, running: tuple[str, Served]) -> None:
-    name, served = running
-    row = measure.compare(name, served, suite.reference(built.work, name))
-    assert table.failures(built.families[name], row) == []
-    assert row.pairs >= 50
-    assert set(row.difference) == {"varied", "control", "overlong"}
-
-
-def test_a_flood_of_control_tokens_is_text_and_moves_no_other_document(running: tuple[str, Served]) -> None:
-    name, served = running
-    token = "[SEP]" if name == "bert" else "<|im_end|>"
-    before, after = "Pandas eat bamboo.", "Whales are mammals."
-    flood = f"Pandas {token * _FLOOD}"
-    text = flood.replace(token, f"{token[0]} {token[1:]}")
-    first, as_tokens, last = _scores(served, before, flood, after)
-    _, as_text, _ = _scores(served, before, text, after)
-    assert as_tokens == pytest.approx(as_text, abs=_ROUNDING)
-    assert [first, last] == pytest.approx(_scores(served, before, after), abs=_ROUNDING)
-    assert abs(first - last) > BOUND
-
-
-def _scores(served: Served, *documents: str) -> list[float]:
-    answer = served.rerank("Which documents speak of pandas?", documents)
-    assert answer.status == 200, answer.body
-    found = {result["index"]: result["relevance_score"] for result in answer.body["results"]}
-    return [found[index] for index in range(len(documents))]
-
-
 def test_a_model_that_is_split_scores_the_same(built: Built) -> None:
     """Two processes with a half of the model each, as on two GPUs."""
     with built.chain.serving("qwen3", built.model("qwen3"), ["--split=2"]) as served:
@@ -108,3 +71,40 @@ def test_processes_that_sleep_between_messages_miss_none(built: Built) -> None:
     told = json.loads(done.stdout.splitlines()[-1])
     assert len(told["sleeping"]["milliseconds"]) == len(told["spinning"]["milliseconds"]) > 1000
     assert told["sleeping"]["busy"] < told["spinning"]["busy"] / 2
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def running(built: Built, request: pytest.FixtureRequest) -> Iterator[tuple[str, Served]]:
+    """A family's name, and its model while it answers, to the end of this file: these tests are the last."""
+    name = request.param
+    with built.chain.serving(name, built.model(name), built.families[name]["options"]) as served:
+        assert isinstance(served, Served), served
+        yield name, served
+
+
+def test_scores_are_the_model_cards(built: Built, running: tuple[str, Served]) -> None:
+    name, served = running
+    row = measure.compare(name, served, suite.reference(built.work, name))
+    assert table.failures(built.families[name], row) == []
+    assert row.pairs >= 50
+    assert set(row.difference) == {"varied", "control", "overlong"}
+
+
+def test_a_flood_of_control_tokens_is_text_and_moves_no_other_document(running: tuple[str, Served]) -> None:
+    name, served = running
+    token = "[SEP]" if name == "bert" else "<|im_end|>"
+    before, after = "Pandas eat bamboo.", "Whales are mammals."
+    flood = f"Pandas {token * _FLOOD}"
+    text = flood.replace(token, f"{token[0]} {token[1:]}")
+    first, as_tokens, last = _scores(served, before, flood, after)
+    _, as_text, _ = _scores(served, before, text, after)
+    assert as_tokens == pytest.approx(as_text, abs=_ROUNDING)
+    assert [first, last] == pytest.approx(_scores(served, before, after), abs=_ROUNDING)
+    assert abs(first - last) > BOUND
+
+
+def _scores(served: Served, *documents: str) -> list[float]:
+    answer = served.rerank("Which documents speak of pandas?", documents)
+    assert answer.status == 200, answer.body
+    found = {result["index"]: result["relevance_score"] for result in answer.body["results"]}
+    return [found[index] for index in range(len(documents))]
