@@ -296,7 +296,8 @@ def test_scale_up_to_zero_and_back(api: Api, namespace: str, runtimes: Callable[
 def test_a_deleted_child_comes_back(api: Api, namespace: str, running: Operator, kind: str) -> None:
     apply_model(api, namespace)
     child = child_path(namespace, kind)
-    before = eventually("the child is there", lambda: api.find(child))
+    eventually("all are there", lambda: api.find(child_path(namespace, "deployments")))  # the last one
+    before = api.get(child)
     # Some are not watched: any later look restores them; here the Service's event asks for one.
     api.delete(child)
     if kind not in {"deployments", "services"}:
