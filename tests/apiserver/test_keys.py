@@ -76,7 +76,7 @@ def test_a_key_is_minted_once_and_handed_out(api: Api, namespace: str, running: 
     )
     assert handed_out(api, namespace, "search-key") == text
     assert text not in running.log()
-    assert events(api, namespace) == {"KeyWritten"}
+    eventually("it is told", lambda: events(api, namespace) == {"KeyWritten"})
     assert text not in str(api.items(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"))
     assert text not in str(api.get(key_path(namespace)))
 
@@ -185,7 +185,7 @@ def test_a_raised_version_replaces_the_key_and_the_former_works_for_the_overlap(
 
     eventually("the overlap is told to be over", only_one, seconds=10)
     assert datetime.now(UTC) >= old.expires_at
-    assert {"KeyWritten", "KeyReplaced"} <= events(api, namespace)
+    eventually("both are told", lambda: {"KeyWritten", "KeyReplaced"} <= events(api, namespace))
     assert former not in str(api.get(key_path(namespace)))
 
 
@@ -235,14 +235,16 @@ def look_at_lost(operator: Operator, namespace: str) -> None:
     async def look() -> None:
         connection = await Cluster.connect(in_cluster=False)
         try:
+            recorder = Recorder(api=connection, instance="test")
             reconciler = KeyReconciler(
                 api=connection,
-                recorder=Recorder(api=connection, instance="test"),
+                recorder=recorder,
                 claims=Claims(known_hashes(connection, (namespace,))),
                 wake=lambda *_: None,
             )
             reconciler._checked[namespace, "k"] = datetime.now(UTC) - timedelta(seconds=CHECK_SECONDS)
             await reconciler.reconcile(namespace, "k")
+            await recorder.post()
         finally:
             await connection.close()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.apiserver.api import Api, Object
+from tests.apiserver.api import Api, Object, eventually
 from tests.apiserver.models import apply_model, condition, model_path, settled
 from tests.apiserver.operator_process import Operator
 
@@ -43,8 +43,9 @@ def test_the_newer_of_two_models_with_one_alias_says_so_until_the_older_lets_go(
         '"best" leads to the ModelDeployment b, which had it first: take it out of spec.aliases here or there'
     )
     assert condition(api.get(model_path(namespace, "b")), "NamesResolved")["status"] == "True"
-    events = api.items(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events")
-    assert [e["note"] for e in events if e["reason"] == "NameTaken"] == [told]
+    events = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+    found = eventually("it is told", lambda: api.items(events, fieldSelector="reason=NameTaken"))
+    assert [event["note"] for event in found] == [told]
     api.delete(model_path(namespace, "b"))
     names(api, namespace, "Resolved", "c")
 
