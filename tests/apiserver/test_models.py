@@ -98,7 +98,7 @@ def test_from_apply_to_ready(
             "parameters": 4385281,
             "weightsBytes": 17541124,
             "contextLength": 512,
-            "scoring": {"method": "CrossEncoder", "range": "[0,1]"},
+            "scoring": {"method": "CrossEncoder", "range": "[0,1]", "verified": True},
         }
         for kind in ("Scheduled", "Downloaded", "Serving", "ScoringVerified", "Progressing", "Ready"):
             assert condition(body, kind)["status"] == "True", kind
