@@ -39,7 +39,8 @@ def _score(chain: Any, encoded: Any) -> torch.Tensor:
 
 class EttinReference(LongReference):
     """Card: cross-encoder/ettin-reranker-150m-v1 (Full Model Architecture; `predict` by its activation, which
-    is the identity). The same as `CrossEncoder.predict` of sentence-transformers 6.2.0 on the same files.
+    is the identity). `CrossEncoder.predict` of sentence-transformers 6.2.0 gives the same on the same files,
+    but for an empty document, behind which it has another [SEP].
     """
 
     sigmoid = False

@@ -132,7 +132,12 @@ async def test_becomes_ready_once_it_ranks_right(start: Start, fake_vllm: FakeVl
         "dtype": "float32",
         "memoryBytes": status["model"]["memoryBytes"],
         "remoteCode": False,
-        "scoring": {"method": "CrossEncoder", "range": "[0,1]", "pointwise": True},
+        "scoring": {
+            "method": "CrossEncoder",
+            "range": "[0,1]",
+            "planDigest": status["model"]["scoring"]["planDigest"],
+            "pointwise": True,
+        },
         "truncation": {"onOverflow": "Truncate"},
     }
     assert status["verification"]["verified"] is True
