@@ -110,7 +110,8 @@ class FaultyHub:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         path = request.match_info.get("path")
-        if path and request.method == "GET" and (not path.endswith(".safetensors") or "_lfs" in request.path):
+        weights = path is not None and path.endswith((".safetensors", ".gguf"))  # the hub redirects to them
+        if path and request.method == "GET" and (not weights or "_lfs" in request.path):
             self.seen.append(Seen(path, request.http_range.start or 0))
         for fault in list(self.faults):
             answer = await fault(request)
