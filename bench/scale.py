@@ -32,8 +32,9 @@ _IDLE_SECONDS: Final = 600.0
 _FOUND: Final = """\
 The resources are applied while the operator is down; the time is from the start of its process until
 every resource has a status of its newest generation, with all children there. One replica is wanted and
-no node is there: every model gets a Pending pod. All programs share the machine's cores. Goals: 180 s and
-200 MiB for the last line, and lines in proportion."""
+no node is there: every model gets a Pending pod. All programs share the machine's cores. Events
+that wait until nothing else does are not waited for. Goals: 180 s and 200 MiB for the last line, and lines in
+proportion."""
 _ASKED: Final = """\
 Counted from the audit log, the Lease left out. "try" is a dry run."""
 _LATER: Final = """\
