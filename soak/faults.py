@@ -28,8 +28,8 @@ def run(length: float) -> list[Bound]:
             name: pool.submit(partial(next(worlds).play, fault(), seconds=seconds))
             for name, fault in FAULTS.items()
         } | {
-            name: pool.submit(partial(next(worlds).play_back, seconds=seconds, **how))
-            for name, how in PAST.items()
+            name: pool.submit(partial(next(worlds).play_back, past, seconds=seconds))
+            for name, past in PAST.items()
         }
         outcomes = {name: future.result() for name, future in met.items()}
     for name, outcome in outcomes.items():

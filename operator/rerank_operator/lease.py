@@ -21,6 +21,7 @@ from rerank_operator.resources import Object
 DURATION_SECONDS: Final = 15
 RENEW_DEADLINE_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 2.0
+HAND_BACK_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
 
@@ -34,7 +35,6 @@ class LeaderLease:
     name: str
     identity: str
     clock: Callable[[], float] = time.monotonic
-    _lease: Object | None = None
     _renewed: float | None = None
     _seen: tuple[object, float] = field(default=(None, 0.0))
 
@@ -66,14 +66,29 @@ class LeaderLease:
 
     async def release(self) -> None:
         """Hand the Lease back, so that the next leader need not wait for it to run out."""
-        if self._lease is None or not self.held():
+        if not self.held():
             return
         self._renewed = None
-        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self.api.replace_lease({**self._lease, "spec": spec}, deadline=2)
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                while not await self._hand_back():
+                    pass
+        except (ApiError, TimeoutError) as error:
+            _log.info("the lease was not handed back", error=str(error) or type(error).__name__)
+
+    async def _hand_back(self) -> bool:
+        """Whether it is over. A renewal that was cut off may be carried out all the same, even now."""
+        lease = await self.api.get(resources.LEASE, self.namespace, self.name)
+        if lease is None or lease.get("spec", {}).get("holderIdentity") != self.identity:
+            return True
+        spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        try:
+            await self.api.replace_lease({**lease, "spec": spec}, deadline=HAND_BACK_SECONDS)
         except ApiError as error:
-            _log.info("the lease was not handed back", status=error.status)
+            if not error.conflict:
+                raise
+            return False
+        return True
 
     async def _attempt(self) -> bool:
         """Take or renew the Lease once. The time that counts is when the request left."""
@@ -96,12 +111,11 @@ class LeaderLease:
         lease = await self.api.get(resources.LEASE, self.namespace, self.name)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         if lease is None:
-            self._lease = await self.api.create_lease(self._new(now))
+            await self.api.create_lease(self._new(now))
             return True
         spec = lease.get("spec", {})
         mine = spec.get("holderIdentity") == self.identity
         if not mine and not self._is_free(lease):
-            self._lease = None
             return False
         spec = {
             **spec,
@@ -112,9 +126,7 @@ class LeaderLease:
         if not mine:
             spec["acquireTime"] = now
             spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
-        self._lease = await self.api.replace_lease(
-            {**lease, "spec": spec}, deadline=RENEW_DEADLINE_SECONDS / 2
-        )
+        await self.api.replace_lease({**lease, "spec": spec}, deadline=RENEW_DEADLINE_SECONDS / 2)
         return True
 
     def _is_free(self, lease: Object) -> bool:

@@ -129,7 +129,7 @@ class ModelReconciler:
             return None
 
         now = datetime.now(UTC)
-        observed, situation = await self._settle(model, now=now)
+        observed, situation = await self._settle(model, live, now=now)
         wanted_status = status.model_status(
             situation,
             gateway_url=self.settings.gateway_url,
@@ -147,7 +147,9 @@ class ModelReconciler:
         self.autoscaled.note(model, ready=wanted_status.ready_replicas)
         return _next_look(situation, observed, now=now)
 
-    async def _settle(self, model: ModelDeployment, *, now: datetime) -> tuple[Observed, Situation]:
+    async def _settle(
+        self, model: ModelDeployment, live: Object, *, now: datetime
+    ) -> tuple[Observed, Situation]:
         """Bring the children a step nearer to what is wanted; what was seen before, and how things are now.
 
         A model without a status has no children to look for. Where it has some all the same (an operator was
@@ -156,14 +158,14 @@ class ModelReconciler:
         wanted = await self._resolve(model)
         if not isinstance(wanted, Obstacle) and not model.status.observed_generation:
             try:
-                return NOTHING, await self._advance(model, NOTHING, wanted, now=now)
+                return NOTHING, await self._advance(model, live, NOTHING, wanted, now=now)
             except ApiError as error:
                 if not error.conflict:
                     raise
         observed = await observe(self.api, self.reports, model, now=now)
         if isinstance(wanted, Obstacle):
             return observed, _blocked(model, observed, wanted)
-        return observed, await self._advance(model, observed, wanted, now=now)
+        return observed, await self._advance(model, live, observed, wanted, now=now)
 
     async def _names(self, live: Object) -> Verdict:
         """Whether the model's names lead to it; wakes the models that its claims concern."""
@@ -204,7 +206,7 @@ class ModelReconciler:
         return refusal or _Wanted(effective=found, source=source, need=_need(model, source, entry))
 
     async def _advance(
-        self, model: ModelDeployment, observed: Observed, wanted: _Wanted, *, now: datetime
+        self, model: ModelDeployment, live: Object, observed: Observed, wanted: _Wanted, *, now: datetime
     ) -> Situation:
         """Bring the children a step nearer to what is wanted."""
         source = wanted.source
@@ -215,11 +217,11 @@ class ModelReconciler:
             source=source,
             settings=self._pod_settings(model.metadata.namespace),
         )
-        revision, live = _revision(template), observed.children["Deployment"]
+        revision, running = _revision(template), observed.children["Deployment"]
         strategy = rollout.strategy(
             model.spec.rollout.strategy,
             template=revision,
-            live=live,
+            live=running,
             pods=observed.pods,
             now=now,
         )
@@ -232,7 +234,7 @@ class ModelReconciler:
             deployment.deployment(model, template=template, strategy=strategy),
         ]
         planned = plan(children, observed.children, owner=metadata.owner_reference(model))
-        obstacle = _in_the_way(planned) or await self._act(planned)
+        obstacle = _in_the_way(planned) or await self._act(live, planned)
         return assess(
             model,
             effective=wanted.effective,
@@ -240,8 +242,8 @@ class ModelReconciler:
             commit=commit,
             template=revision,
             pods=observed.pods,
-            obstacle=obstacle or replica_failure(live),
-            overdue=overdue(live),
+            obstacle=obstacle or replica_failure(running),
+            overdue=overdue(running),
             nodes=await self._nodes(observed, wanted, revision),
             need=wanted.need,
         )
@@ -271,7 +273,11 @@ class ModelReconciler:
             token_hash=backend_token.token_hash(token),
         )
 
-    async def _act(self, planned: Plan) -> Obstacle | None:
+    async def _act(self, live: Object, planned: Plan) -> Obstacle | None:
+        if planned.changes:
+            # The children may be newer than the model that was read, as where the store was restored, and
+            # then its spec would undo what a newer one did.
+            await self.api.confirm(resources.MODEL_DEPLOYMENT, live)
         for step in planned.steps:
             what = f"{step.intent['kind']} {step.intent['metadata']['name']}"
             try:

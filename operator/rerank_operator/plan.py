@@ -33,6 +33,11 @@ class Plan:
     taken: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
 
+    @property
+    def changes(self) -> bool:
+        """Whether anything that is there is changed or removed."""
+        return bool(self.removals) or any(step.resource_version is not None for step in self.steps)
+
 
 def plan(wanted: Sequence[Object], live: Mapping[str, Object | None], *, owner: Object) -> Plan:
     """Plan the children.

@@ -3,9 +3,10 @@
 import base64
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from rerank_api import keys
 from tests.apiserver.api import RERANK, Object, eventually
@@ -21,11 +22,30 @@ MOST_WRITES = 40
 # Watches that are refused are tried again, each by itself.
 MOST_REQUESTS_A_SECOND = 60.0
 
-PAST = {
-    "read from before anything was made": {"empty": True, "restart": False},
-    "read from before anything was made, by a new operator": {"empty": True, "restart": True},
-    "read from before the last change": {"empty": False, "restart": False},
-    "read from before the last change, by a new operator": {"empty": False, "restart": True},
+
+@dataclass(frozen=True)
+class Past:
+    """What reads are answered from.
+
+    Attributes:
+        empty: from before the operator had made anything, else from before the last change.
+        specs_only: all that is not of our API is read as it is now.
+        restart: whether the operator is killed, and the next one knows nothing else.
+    """
+
+    empty: bool = False
+    specs_only: bool = False
+    restart: bool = False
+
+
+PAST: Final[Mapping[str, Past]] = {
+    "read from before anything was made": Past(empty=True),
+    "read from before anything was made, by a new operator": Past(empty=True, restart=True),
+    "read from before the last change": Past(),
+    "read from before the last change, by a new operator": Past(restart=True),
+    "old specs beside new children": Past(specs_only=True),
+    "old specs beside new children, by a new operator": Past(specs_only=True, restart=True),
+    "specs without a status beside new children": Past(empty=True, specs_only=True, restart=True),
 }
 """How `FaultWorld.play_back` reads the past."""
 
@@ -66,28 +86,23 @@ class FaultWorld:
         finally:
             self.lone.close()
 
-    def play_back(self, *, seconds: float, empty: bool, restart: bool) -> Outcome:
-        """Have all reads answered from what was there earlier.
-
-        Args:
-            seconds: for how long.
-            empty: from before the operator had made anything, else from before the last change.
-            restart: whether the operator is killed, and the next one knows nothing else.
-        """
+    def play_back(self, past: Past, *, seconds: float) -> Outcome:
+        """Have it read for so long what was there earlier."""
         self.lone.prepare()
         self._apply_first()
-        nothing_yet = Frozen(self.api)
+        only = RERANK if past.specs_only else "/api"
+        nothing_yet = Frozen(self.api, only=only)
         self.lone.start()
         try:
             self._begin()
-            earlier = nothing_yet if empty else Frozen(self.api)
+            earlier = nothing_yet if past.empty else Frozen(self.api, only=only)
             self._change()
             wrong = self._converged()
             assert wrong == []
 
             def also() -> None:
                 self._lose_a_child()
-                if restart:
+                if past.restart:
                     self.lone.operator.kill()
                     self.lone.start_again()
                     self._has_looked()

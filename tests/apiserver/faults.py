@@ -159,15 +159,17 @@ class CutShort(WatchTells):
 class Frozen(_ButTheLease):
     """Reads are answered from what was there when this was made; writes go to what is there now.
 
-    As by an API server whose store was restored, or that is cut off from the others.
+    As by an API server whose store was restored, or that is cut off from the others. With `only`, that
+    happens to the resources whose API version starts so.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, *, only: str = "/api") -> None:
+        read = [known for known in _READ if known[0].startswith(only)]
         self._lists = {
             plural: eventually("it is listed", partial(_listed, api, f"{root}/{plural}"))
-            for root, plural, _ in _READ
+            for root, plural, _ in read
         }
-        for _, plural, kind in _READ:
+        for _, plural, kind in read:
             for item in self._lists[plural]["items"]:
                 item |= {"kind": kind, "apiVersion": self._lists[plural]["apiVersion"]}
 

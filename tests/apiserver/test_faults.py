@@ -36,8 +36,8 @@ def outcomes(
             for name, fault in FAULTS.items()
         }
         found |= {
-            name: pool.submit(partial(next(worlds).play_back, seconds=SECONDS, **how))
-            for name, how in PAST.items()
+            name: pool.submit(partial(next(worlds).play_back, past, seconds=SECONDS))
+            for name, past in PAST.items()
         }
         yield found
 

@@ -76,6 +76,9 @@ class World(Cluster):
         self.writes.append(intent["kind"])
         return body
 
+    async def confirm(self, resource: Resource, live: Object) -> None:
+        assert live["metadata"]["resourceVersion"] == self.model["metadata"]["resourceVersion"]
+
     async def delete(self, live: Object) -> None:
         del self.children[live["kind"]]
         self.writes.append(f"delete {live['kind']}")

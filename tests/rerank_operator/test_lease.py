@@ -168,6 +168,25 @@ async def test_releasing_takes_nothing_from_a_successor(server: Server, clock: C
     assert server.puts == ["first", "second"]
 
 
+async def test_a_renewal_that_was_cut_off_is_handed_back_too(server: Server, clock: Clock) -> None:
+    """Nobody waited for its answer, and it is carried out before, or amid, the release."""
+    first = candidate(server, clock, "first")
+    await first._attempt()
+    assert server.lease is not None
+    server._store(server.lease)
+    seen = copy.deepcopy(server.lease)
+    reads = iter([seen])
+    server._store(server.lease)
+    now = server.get
+
+    async def overtaken(resource: Resource, namespace: str | None, name: str) -> Object | None:
+        return next(reads, None) or await now(resource, namespace, name)
+
+    server.get = overtaken  # type: ignore[method-assign]
+    await first.release()
+    assert server.lease["spec"]["holderIdentity"] == ""
+
+
 async def test_keep_returns_when_the_lease_is_lost(
     server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

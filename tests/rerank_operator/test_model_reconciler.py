@@ -59,6 +59,8 @@ class Objects(Cluster):
         self.applied: dict[str, Object] = {}
         self.status: Object = {}
         self.is_old = False
+        self.is_overtaken = False
+        self.confirmed: list[str] = []
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
         self.gets.append(resource.kind)
@@ -94,6 +96,11 @@ class Objects(Cluster):
         self.writes.append(intent["kind"])
         self.applied[intent["kind"]] = intent
         return intent
+
+    async def confirm(self, _: Resource, live: Object) -> None:
+        self.confirmed.append(live["metadata"]["resourceVersion"])
+        if self.is_overtaken:
+            raise ApiError(409, "Conflict", "it has changed")
 
     async def rehearse(self, intent: Object, *, resource_version: str | None) -> Object:
         if self.is_old:
@@ -223,6 +230,23 @@ async def test_what_a_new_one_has_all_the_same_is_found() -> None:
     api = Objects(new_resource(), made)
     await look(api)
     assert api.writes == ALL[1:]
+
+
+async def test_a_model_that_was_overtaken_changes_nothing_that_is_there() -> None:
+    """Its children may be those of a newer spec."""
+    first = Objects(resource())
+    await look(first)
+    deployment = first.applied["Deployment"]
+    deployment["metadata"]["resourceVersion"] = "7"
+    api = Objects(resource(replicas=0), deployment)
+    api.is_overtaken = True
+    with pytest.raises(ApiError):
+        await look(api)
+    assert api.writes == []
+    assert api.confirmed == ["1"]
+    api.is_overtaken = False
+    await look(api)
+    assert "Deployment" in api.writes
 
 
 @pytest.mark.parametrize("body", [None, resource(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})])
