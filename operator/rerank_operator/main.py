@@ -12,6 +12,7 @@ from typing import Final
 
 import kopf
 import structlog
+import uvloop
 
 from rerank_api import names
 from rerank_operator import (
@@ -71,7 +72,7 @@ def main() -> None:
         sys.exit(f"rerank-operator: {error}")
     _set_up_logs(settings.log_level)
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(run(settings, entries, port=arguments.port))
+        uvloop.run(run(settings, entries, port=arguments.port))
 
 
 async def run(settings: config.Settings, entries: list[Object], *, port: int) -> None:
