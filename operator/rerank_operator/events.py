@@ -28,7 +28,7 @@ _REMEMBERED: Final = 4096
 # Those of a crowd of new resources, at about half a kilobyte each.
 _MOST_WAITING: Final = 20_000
 # Between two of them while there is something better to do.
-_PAUSE_SECONDS: Final = 0.1
+_PAUSE_SECONDS: Final = 0.5
 
 _log = structlog.get_logger()
 

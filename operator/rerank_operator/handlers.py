@@ -11,8 +11,9 @@ import kopf
 from rerank_api import names
 from rerank_operator import resources, watches
 from rerank_operator.catalog import Users
-from rerank_operator.echoes import version_of
+from rerank_operator.echoes import Version, version_of
 from rerank_operator.kopf_client import Backoffs
+from rerank_operator.listed import Listed
 from rerank_operator.login import Login
 from rerank_operator.queue import KeyedQueue
 from rerank_operator.resources import Resource
@@ -46,19 +47,23 @@ def watched(namespaces: tuple[str, ...], *, catalog_models: bool) -> dict[str, s
 
 
 def registry(
-    queue: KeyedQueue[Key], users: Users, login: Login, *, catalog_models: bool
+    queue: KeyedQueue[Key], listed: Listed, users: Users, login: Login, *, catalog_models: bool
 ) -> kopf.OperatorRegistry:
     """All handlers. `users` tells which models an entry concerns, where `catalog_models` may be read."""
     found = kopf.OperatorRegistry()
     kopf.on.login(registry=found)(login)
 
+    def tell(key: Key, version: Version) -> None:
+        listed.told(key, version)
+        queue.tell(key, version)
+
     @kopf.on.event(*_selector(resources.MODEL_DEPLOYMENT), registry=found)
     async def on_model(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
-        queue.tell((MODEL, namespace or "", name or ""), version_of(meta))
+        tell((MODEL, namespace or "", name or ""), version_of(meta))
 
     @kopf.on.event(*_selector(resources.API_KEY), registry=found)
     async def on_api_key(namespace: str | None, name: str | None, meta: Any, **_: Any) -> None:
-        queue.tell((API_KEY, namespace or "", name or ""), version_of(meta))
+        tell((API_KEY, namespace or "", name or ""), version_of(meta))
 
     async def on_catalog_model(name: str | None, **_: Any) -> None:
         for model in users.of(name or ""):

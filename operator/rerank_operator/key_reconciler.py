@@ -20,6 +20,7 @@ from rerank_operator.claims import Claims, ObjectId, Strength
 from rerank_operator.cluster import Cluster
 from rerank_operator.events import Notice, Recorder, notices
 from rerank_operator.key_lifecycle import Cause, Written
+from rerank_operator.listed import Listed
 from rerank_operator.resources import Object
 
 # Nothing tells when somebody else's Secret is removed: Secrets are neither read nor watched.
@@ -42,6 +43,7 @@ class KeyReconciler:
 
     Attributes:
         api: the API server.
+        listed: the resources, for the first look at each.
         recorder: posts events.
         claims: which APIKeys list which hash.
         wake: has another APIKey looked at, by namespace and name.
@@ -49,6 +51,7 @@ class KeyReconciler:
     """
 
     api: Cluster
+    listed: Listed
     recorder: Recorder
     claims: Claims[str]
     wake: Callable[[str, str], None]
@@ -62,7 +65,7 @@ class KeyReconciler:
             ApiError: the look could not be finished; try again.
         """
         await self.claims.fill()
-        live = await self.api.get(resources.API_KEY, namespace, name)
+        live = await self.listed.read(resources.API_KEY, namespace, name)
         if live is None or "deletionTimestamp" in live["metadata"]:
             self._forget((namespace, name))
             return None  # the owner reference sees to the Secret
@@ -281,21 +284,18 @@ class _Look:
         return there.get("resourceVersion") if there["uid"] == uid else None
 
 
-def known_hashes(
-    api: Cluster, namespaces: tuple[str, ...]
-) -> Callable[[], AsyncIterator[tuple[ObjectId, Mapping[str, Strength]]]]:
-    """What every APIKey of these namespaces (none: of the cluster) lists, for the claims to start with."""
+def known_hashes(listed: Listed) -> Callable[[], AsyncIterator[tuple[ObjectId, Mapping[str, Strength]]]]:
+    """What every APIKey lists, for the claims to start with."""
 
-    async def listed() -> AsyncIterator[tuple[ObjectId, Mapping[str, Strength]]]:
-        for namespace in namespaces or (None,):
-            async for item in api.pages(resources.API_KEY, namespace):
-                metadata = item["metadata"]
-                owner = (metadata["namespace"], metadata["name"])
-                strength = _strength(datetime.fromisoformat(metadata["creationTimestamp"]), owner)
-                hashes = (item.get("status") or {}).get("hashes") or ()
-                yield owner, {known["sha256"]: strength for known in hashes}
+    async def known() -> AsyncIterator[tuple[ObjectId, Mapping[str, Strength]]]:
+        async for item in listed.all(resources.API_KEY):
+            metadata = item["metadata"]
+            owner = (metadata["namespace"], metadata["name"])
+            strength = _strength(datetime.fromisoformat(metadata["creationTimestamp"]), owner)
+            hashes = (item.get("status") or {}).get("hashes") or ()
+            yield owner, {known["sha256"]: strength for known in hashes}
 
-    return listed
+    return known
 
 
 def _strength(created: datetime | None, owner: ObjectId) -> Strength:

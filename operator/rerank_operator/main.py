@@ -36,6 +36,7 @@ from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.health import Health, Metrics
 from rerank_operator.key_reconciler import KeyReconciler, known_hashes
 from rerank_operator.lease import LeaderLease
+from rerank_operator.listed import Listed
 from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Poller
@@ -150,10 +151,12 @@ async def _lead(
     watchdog = Watchdog(watches=watched, queue=queue)
     health.fault = watchdog.fault
     recorder = Recorder(api=api, instance=settings.pod_name, busy=lambda: len(queue) > 0)
+    listed = Listed(api, settings.watch_namespaces)
     users = Users()
     autoscaled = Autoscaled()
     models = ModelReconciler(
         api=api,
+        listed=listed,
         reports=Reports(asker=poller),
         recorder=recorder,
         settings=settings,
@@ -163,15 +166,16 @@ async def _lead(
         entries=CatalogModels(api)
         if settings.catalog_models
         else BuiltIn({entry["metadata"]["name"]: entry for entry in entries}),
-        claims=Claims(name_claims.known_names(api, settings.watch_namespaces)),
+        claims=Claims(name_claims.known_names(listed)),
         wake=lambda namespace, name: queue.add((MODEL, namespace, name)),
         nodes=Nodes(api=api, readable=not settings.watch_namespaces),
         backend_master=master,
     )
     keys = KeyReconciler(
         api=api,
+        listed=listed,
         recorder=recorder,
-        claims=Claims(known_hashes(api, settings.watch_namespaces)),
+        claims=Claims(known_hashes(listed)),
         wake=lambda namespace, name: queue.add((API_KEY, namespace, name)),
     )
     autoscaling = Autoscaling(
@@ -209,6 +213,7 @@ async def _lead(
         await kopf.operator(
             registry=handlers.registry(
                 queue,
+                listed,
                 users,
                 login.login(watched, in_cluster=in_cluster),
                 catalog_models=settings.catalog_models,

@@ -30,6 +30,7 @@ from rerank_operator.claims import Claims, ObjectId, Strength
 from rerank_operator.cluster import Cluster
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder, notices
+from rerank_operator.listed import Listed
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.name_claims import Place
 from rerank_operator.nodes import Node
@@ -94,6 +95,7 @@ class ModelReconciler:
     """Brings a model's children to what its spec wants and its status to what is there."""
 
     api: Cluster
+    listed: Listed
     reports: Reports
     recorder: Recorder
     settings: Settings
@@ -113,7 +115,7 @@ class ModelReconciler:
             ApiError: the look could not be finished; try again.
         """
         await self.claims.fill()
-        live = await self.api.get(resources.MODEL_DEPLOYMENT, namespace, name)
+        live = await self.listed.read(resources.MODEL_DEPLOYMENT, namespace, name)
         if live is None or "deletionTimestamp" in live["metadata"]:
             self.reports.forget(namespace, name)
             self.users.note((namespace, name), None)

@@ -9,7 +9,7 @@ from rerank_api.conditions import Verdict
 from rerank_api.model_names import Claim, Rank, qualified
 from rerank_operator import resources
 from rerank_operator.claims import ObjectId, Strength
-from rerank_operator.cluster import Cluster
+from rerank_operator.listed import Listed
 from rerank_operator.resources import Object
 
 Place = tuple[str, str]
@@ -21,17 +21,14 @@ _UNREMARKABLE: Final = frozenset({Rank.REPO, Rank.SHARED_REPO})
 _TOLD: Final = 3
 
 
-def known_names(
-    api: Cluster, namespaces: tuple[str, ...]
-) -> Callable[[], AsyncIterator[tuple[ObjectId, Mapping[Place, Strength]]]]:
-    """What every ModelDeployment of these namespaces (none: of the cluster) claims, to start with."""
+def known_names(listed: Listed) -> Callable[[], AsyncIterator[tuple[ObjectId, Mapping[Place, Strength]]]]:
+    """What every ModelDeployment claims, to start with."""
 
-    async def listed() -> AsyncIterator[tuple[ObjectId, Mapping[Place, Strength]]]:
-        for namespace in namespaces or (None,):
-            async for item in api.pages(resources.MODEL_DEPLOYMENT, namespace):
-                yield owner(item), strengths(item)
+    async def known() -> AsyncIterator[tuple[ObjectId, Mapping[Place, Strength]]]:
+        async for item in listed.all(resources.MODEL_DEPLOYMENT):
+            yield owner(item), strengths(item)
 
-    return listed
+    return known
 
 
 def owner(live: Object) -> ObjectId:

@@ -13,6 +13,7 @@ from rerank_operator.claims import Claims
 from rerank_operator.cluster import Cluster
 from rerank_operator.events import Recorder
 from rerank_operator.key_reconciler import CHECK_SECONDS, KeyReconciler, known_hashes
+from rerank_operator.listed import Listed
 from tests.apiserver.api import RERANK, Api, Object, Refused, eventually
 from tests.apiserver.operator_process import AuditLog, Operator
 
@@ -236,10 +237,12 @@ def look_at_lost(operator: Operator, namespace: str) -> None:
         connection = await Cluster.connect(in_cluster=False)
         try:
             recorder = Recorder(api=connection, instance="test")
+            listed = Listed(connection, (namespace,))
             reconciler = KeyReconciler(
                 api=connection,
+                listed=listed,
                 recorder=recorder,
-                claims=Claims(known_hashes(connection, (namespace,))),
+                claims=Claims(known_hashes(listed)),
                 wake=lambda *_: None,
             )
             reconciler._checked[namespace, "k"] = datetime.now(UTC) - timedelta(seconds=CHECK_SECONDS)

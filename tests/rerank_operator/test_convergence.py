@@ -23,6 +23,7 @@ from rerank_operator.claims import Claims
 from rerank_operator.cluster import Cluster
 from rerank_operator.conditions import verdicts
 from rerank_operator.events import Recorder
+from rerank_operator.listed import Listed
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.name_claims import known_names
@@ -107,8 +108,10 @@ class Looking:
     world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
+        listed = Listed(self.world, ())
         self.reconciler = ModelReconciler(
             api=self.world,
+            listed=listed,
             reports=Reports(asker=self.world),
             recorder=Recorder(api=self.world, instance="i"),
             settings=SETTINGS,
@@ -116,7 +119,7 @@ class Looking:
             entries=BuiltIn({}),
             metrics=ModelMetrics(),
             autoscaled=Autoscaled(),
-            claims=Claims(known_names(self.world, ())),
+            claims=Claims(known_names(listed)),
             wake=lambda *_: None,
             nodes=Nodes(api=self.world, readable=True),
             backend_master=b"m" * 32,

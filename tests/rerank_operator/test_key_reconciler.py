@@ -22,6 +22,7 @@ from rerank_operator.key_reconciler import (
     _refusal,
     known_hashes,
 )
+from rerank_operator.listed import Listed
 from rerank_operator.resources import Object, Resource
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -71,7 +72,7 @@ class Server:
         return copy.deepcopy((self.keys | self.stale).get((namespace, name)))
 
     async def pages(self, _: Resource, namespace: str | None) -> Any:
-        for body in list(self.keys.values()):
+        for body in list((self.keys | self.stale).values()):
             yield copy.deepcopy(body)
 
     async def confirm(self, _: Resource, live: Object) -> None:
@@ -145,10 +146,12 @@ class World:
 
     def start(self) -> None:
         self.woken: list[tuple[str, str]] = []
+        self.listed = Listed(self.server, ())  # type: ignore[arg-type]
         self.reconciler = KeyReconciler(
             api=self.server,  # type: ignore[arg-type]
+            listed=self.listed,
             recorder=self.told,  # type: ignore[arg-type]
-            claims=Claims(known_hashes(self.server, ())),  # type: ignore[arg-type]
+            claims=Claims(known_hashes(self.listed)),
             wake=lambda namespace, name: self.woken.append((namespace, name)),
             clock=lambda: self.now,
         )

@@ -20,6 +20,7 @@ from rerank_operator.claims import Claims
 from rerank_operator.cluster import Cluster
 from rerank_operator.config import Settings
 from rerank_operator.events import Recorder
+from rerank_operator.listed import Listed
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.model_reconciler import UNTOLD_SECONDS, ModelReconciler
 from rerank_operator.name_claims import known_names
@@ -176,8 +177,10 @@ def reconciler(
     settings: Settings = SETTINGS,
     metrics: ModelMetrics | None = None,
 ) -> ModelReconciler:
+    listed = Listed(api, ())
     return ModelReconciler(
         api=api,
+        listed=listed,
         reports=Reports(asker=Pods(answer)),
         recorder=Recorder(api=api, instance="i"),
         settings=settings,
@@ -185,7 +188,7 @@ def reconciler(
         entries=CatalogModels(api),
         metrics=metrics if metrics is not None else ModelMetrics(),
         autoscaled=Autoscaled(),
-        claims=Claims(known_names(api, ())),
+        claims=Claims(known_names(listed)),
         wake=lambda *_: None,
         nodes=Nodes(api=api, readable=not settings.watch_namespaces),
         backend_master=b"m" * 32,
@@ -217,7 +220,7 @@ def new_resource() -> Object:
 async def test_nothing_is_looked_for_that_a_new_one_cannot_have() -> None:
     api = Objects(new_resource())
     assert await look(api) is None
-    assert api.gets == ["ModelDeployment"]
+    assert api.gets == [], "it was listed"
     assert api.writes == ALL
 
 

@@ -14,7 +14,7 @@ OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 def told(of: dict[str, Any], *others: dict[str, Any]) -> str:
     """What the first model says of its names, among the others; empty where all lead to it."""
-    claims: Claims[Place] = Claims(known_names(None, ()))  # type: ignore[arg-type]  # nothing is listed
+    claims: Claims[Place] = Claims(known_names(None))  # type: ignore[arg-type]  # nothing is listed
     for body in (of, *others):
         claims.note((body["metadata"]["namespace"], body["metadata"]["name"]), strengths(body))
     found = verdict(of, claims.lost((of["metadata"]["namespace"], of["metadata"]["name"])))

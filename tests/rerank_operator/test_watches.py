@@ -15,7 +15,9 @@ from aiohttp import ClientSession, web
 
 from rerank_operator import handlers
 from rerank_operator.catalog import Users
+from rerank_operator.echoes import Version
 from rerank_operator.handlers import Key
+from rerank_operator.listed import Listed
 from rerank_operator.login import login
 from rerank_operator.queue import KeyedQueue
 from rerank_operator.watches import DEAD_SECONDS, Watches
@@ -37,6 +39,8 @@ TOLD = {
     "talks": b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"2"}}}\n',
     "error": b'{"type":"ERROR","object":{"kind":"Status","code":500}}\n',
     "half": b'{"type":"ADDED","obj',
+    "news": b'{"type":"MODIFIED","object":{"metadata":'
+    b'{"namespace":"a","name":"k","uid":"u","resourceVersion":"3"}}}\n',
 }
 WAIT_SECONDS = 60
 
@@ -48,6 +52,16 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Heard(Listed):
+    """What of the resources is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Key, Version]] = []
+
+    def told(self, key: Key, version: Version) -> None:
+        self.events.append((key, version))
 
 
 @dataclass
@@ -141,7 +155,11 @@ async def serving() -> AsyncIterator[tuple[ApiServer, str]]:
 
 @contextlib.asynccontextmanager
 async def watching(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, namespaces: tuple[str, ...], clock: Clock
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    namespaces: tuple[str, ...],
+    clock: Clock,
+    listed: Listed | None = None,
 ) -> AsyncIterator[tuple[ApiServer, Watches]]:
     """Kopf, with our handlers and settings but for the times, on an API server of the test's own."""
     monkeypatch.setattr("rerank_operator.kopf_client.Backoffs", lambda: repeat(0.05))
@@ -158,7 +176,11 @@ async def watching(
         operator = asyncio.create_task(
             kopf.operator(
                 registry=handlers.registry(
-                    queue, Users(), login(watches, in_cluster=False), catalog_models=not namespaces
+                    queue,
+                    listed or Heard(),
+                    Users(),
+                    login(watches, in_cluster=False),
+                    catalog_models=not namespaces,
                 ),
                 settings=settings,
                 standalone=True,
@@ -174,6 +196,16 @@ async def watching(
             server.over.set()
             stop.set()
             await operator
+
+
+@pytest.mark.parametrize("kind", ["ModelDeployment", "APIKey"])
+async def test_what_was_listed_hears_of_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    heard = Heard()
+    async with watching(tmp_path, monkeypatch, (), Clock(), heard) as (server, _):
+        server.faults[f"/base/apis/rerank.dev/v1alpha1/{kind.lower()}s"] = "news"
+        await until(lambda: ((kind, "a", "k"), ("u", "3")) in heard.events, seconds=WAIT_SECONDS)
 
 
 @pytest.mark.parametrize(("namespaces", "names"), [((), CLUSTER_WIDE), (("a", "b"), NAMESPACED)])
