@@ -229,7 +229,7 @@ class ModelReconciler:
         children = [
             config_map.config_map(model, source_key=source.key, pin=pin),
             service.service(model),
-            pod_disruption_budget.pod_disruption_budget(model),
+            *_budgets(model),
             *self._network_policies(model),
             deployment.deployment(model, template=template, strategy=strategy),
         ]
@@ -325,6 +325,12 @@ class ModelReconciler:
         written = status.as_written(wanted)
         if status.differs(written, live.get("status", {}), fields=["phase", "message", "conditions"]):
             await self.api.apply_status(resources.MODEL_DEPLOYMENT, live, written)
+
+
+def _budgets(model: ModelDeployment) -> list[Object]:
+    if not pod_disruption_budget.is_wanted(model.spec):
+        return []
+    return [pod_disruption_budget.pod_disruption_budget(model)]
 
 
 def _with_repo(live: Object, repo: str | None) -> Object:
