@@ -231,7 +231,7 @@ class ModelReconciler:
         children = [
             config_map.config_map(model, source_key=source.key, pin=pin),
             service.service(model),
-            pod_disruption_budget.pod_disruption_budget(model),
+            *_budgets(model),
             *self._network_policies(model),
             deployment.deployment(model, template=template, strategy=strategy),
         ]
@@ -290,14 +290,18 @@ class ModelReconciler:
                         return _UNSUPPORTED[dropped]
                 await self.api.apply(step.intent, resource_version=step.resource_version)
             except ApiError as error:
-                # 500 is what a failing admission webhook makes of a request: a person has to know.
-                if not error.refused and error.status != 500:
+                if not _takes_a_person(error):
                     raise
                 return Obstacle(f"{step.intent['kind']}Refused", f"{what} was refused: {error.message}")
             _log.info("applied", what=what, namespace=step.intent["metadata"]["namespace"])
         for removed in planned.removals:
-            await self.api.delete(removed)
             what = f"{removed['kind']} {removed['metadata']['name']}"
+            try:
+                await self.api.delete(removed)
+            except ApiError as error:
+                if not _takes_a_person(error):
+                    raise
+                return Obstacle(f"{removed['kind']}Refused", f"{what} could not be removed: {error.message}")
             _log.info("removed", what=what, namespace=removed["metadata"]["namespace"])
         return None
 
@@ -327,6 +331,12 @@ class ModelReconciler:
         written = status.as_written(wanted)
         if status.differs(written, live.get("status", {}), fields=["phase", "message", "conditions"]):
             await self.api.apply_status(resources.MODEL_DEPLOYMENT, live, written)
+
+
+def _budgets(model: ModelDeployment) -> list[Object]:
+    if not pod_disruption_budget.is_wanted(model.spec):
+        return []
+    return [pod_disruption_budget.pod_disruption_budget(model)]
 
 
 def _with_repo(live: Object, repo: str | None) -> Object:
@@ -367,6 +377,11 @@ def _need(model: ModelDeployment, source: Source, entry: CatalogModel | None) ->
 def _revision(template: Object) -> str:
     annotations = template["metadata"].get("annotations") or {}
     return str(annotations.get(TEMPLATE_ANNOTATION, ""))
+
+
+def _takes_a_person(error: ApiError) -> bool:
+    """A failing admission webhook makes 500 of a request: somebody has to know."""
+    return error.refused or error.status == 500
 
 
 def _in_the_way(planned: Plan) -> Obstacle | None:

@@ -24,6 +24,7 @@ KILLS: tuple[dict[str, When], ...] = (
         "PATCH catalogmodels/entry-<namespace> #1": "before",
         "PATCH secrets/k as rerank-operator/k #1": "after",
         "PATCH deployments/rerank-m #1": "before",
+        "DELETE poddisruptionbudgets/rerank-auto #1": "before",
         "PATCH configmaps/rerank-m #2": "after",
         "PATCH modeldeployments/auto/status as rerank-operator/autoscaling #2": "after",
         "PATCH secrets/second-name as rerank-operator/named #1": "before",
@@ -31,6 +32,8 @@ KILLS: tuple[dict[str, When], ...] = (
     },
     {
         "PATCH services/rerank-m #1": "after",
+        "PATCH poddisruptionbudgets/rerank-auto #1": "after",
+        "DELETE poddisruptionbudgets/rerank-auto #1": "after",
         "PATCH apikeys/k/status #1": "before",
         "PATCH apikeys/k/status as rerank-operator/usage #1": "after",
         "PATCH deployments/rerank-auto #2": "before",

@@ -294,7 +294,7 @@ def test_scale_up_to_zero_and_back(api: Api, namespace: str, runtimes: Callable[
     "kind", ["deployments", "services", "configmaps", "poddisruptionbudgets", "networkpolicies"]
 )
 def test_a_deleted_child_comes_back(api: Api, namespace: str, running: Operator, kind: str) -> None:
-    apply_model(api, namespace)
+    apply_model(api, namespace, replicas=2)
     child = child_path(namespace, kind)
     eventually("all are there", lambda: api.find(child_path(namespace, "deployments")))  # the last one
     before = api.get(child)

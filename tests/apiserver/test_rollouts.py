@@ -244,6 +244,31 @@ def test_a_drain_takes_one_replica_at_a_time_and_waits_for_no_single_one(
             evict(api, namespace, second)
 
 
+def test_there_is_a_budget_while_there_can_be_several_replicas(
+    api: Api, namespace: str, fleet: Fleet
+) -> None:
+    budget = child_path(namespace, "poddisruptionbudgets")
+    with gpus(api, namespace, "two", 2):
+        begin(fleet, replicas=2)
+        first = api.get(budget)
+        scale(api, namespace, 1)
+        eventually("the budget goes", lambda: api.find(budget) is None)
+        rolled_out(fleet, memory="1Gi")
+        (pod,) = fleet.pods()
+        evict(api, namespace, pod)
+        eventually("the one that is left goes", lambda: pod["metadata"]["uid"] not in _uids(fleet))
+        scale(api, namespace, 2)
+        second = eventually("the budget is back", lambda: api.find(budget))
+        assert second["metadata"]["uid"] != first["metadata"]["uid"]
+        assert second["spec"] == first["spec"]
+        rolled_out(fleet, memory="1Gi", replicas=2)
+
+
+def scale(api: Api, namespace: str, replicas: int) -> None:
+    """As kubectl, a HorizontalPodAutoscaler and KEDA do."""
+    api.merge(f"{model_path(namespace)}/scale", {"spec": {"replicas": replicas}})
+
+
 def _uids(fleet: Fleet) -> list[str]:
     return [pod["metadata"]["uid"] for pod in fleet.step().pods()]
 

@@ -342,7 +342,9 @@ def test_every_right_is_used_and_none_is_missing(
     listed = model("listed", model={"catalog": "built-in-a"}, replicas=0)
     api.apply(models_path(namespace, "listed"), listed)
     small = {"gpu": {"count": 0}, "cpu": "100m", "memory": "1Gi"}
-    api.apply(models_path(namespace, "m"), model("m", resources=small))
+    for replicas in (2, 1):  # the second time there is a PodDisruptionBudget to delete
+        api.apply(models_path(namespace, "m"), model("m", resources=small, replicas=replicas))
+        eventually("its replicas are told", all_settled(api, namespace))
     for name in ("first", "second"):  # the Secret moves, so the old one is deleted
         path = keys_path(namespace, "k")
         api.apply(path, {**key("k"), "spec": {"secret": {"name": name}}})

@@ -15,7 +15,7 @@ from rerank_operator.builders.config_map import config_map
 from rerank_operator.builders.deployment import pod_template
 from rerank_operator.builders.metadata import digest, with_applied
 from rerank_operator.builders.network_policy import network_policy
-from rerank_operator.builders.pod_disruption_budget import pod_disruption_budget
+from rerank_operator.builders.pod_disruption_budget import is_wanted, pod_disruption_budget
 from rerank_operator.builders.secret import api_key_secret
 from rerank_operator.builders.service import service
 from rerank_operator.builders.source import source_of
@@ -148,7 +148,7 @@ def test_children_are_as_in_the_golden_file(case: str) -> None:
         for child in (
             config_map(of, source_key=source.key, pin=pin),
             service(of),
-            pod_disruption_budget(of),
+            *([pod_disruption_budget(of)] if is_wanted(of.spec) else []),
             network_policy(of, system_namespace="rerank-system"),
             built(of),
         )
@@ -159,6 +159,23 @@ def test_children_are_as_in_the_golden_file(case: str) -> None:
             yaml.dump_all(children, Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
         )
     assert children == list(yaml.safe_load_all(file.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({}, False),
+        ({"replicas": 0}, False),
+        ({"replicas": 1}, False),
+        ({"replicas": 2}, True),
+        ({"autoscaling": {"maxReplicas": 1}}, False),
+        ({"autoscaling": {"maxReplicas": 3}}, True),
+        ({"autoscaling": {"minReplicas": 0, "maxReplicas": 2}, "replicas": 0}, True),
+        ({"autoscaling": {"maxReplicas": 1}, "replicas": 5}, False),  # it starts with one, too
+    ],
+)
+def test_a_budget_is_for_a_model_that_can_have_several_replicas(spec: dict[str, Any], wanted: bool) -> None:
+    assert is_wanted(model(**spec).spec) is wanted
 
 
 class _Plain(yaml.SafeDumper):

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator.api_error import ApiError
 from rerank_operator.autoscaling import Autoscaled
+from rerank_operator.builders.pod_disruption_budget import is_wanted
 from rerank_operator.catalog import BuiltIn, Users
 from rerank_operator.claims import Claims
 from rerank_operator.cluster import Cluster
@@ -233,7 +234,18 @@ PODS = st.lists(
     ),
     max_size=4,
 )
-HARM = st.sampled_from(["none", "ConfigMap", "Service", "Deployment", "NetworkPolicy", "scaled", "surging"])
+HARM = st.sampled_from(
+    [
+        "none",
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "Deployment",
+        "scaled",
+        "surging",
+    ]
+)
 
 
 def disturb(world: World, harm: str) -> None:
@@ -266,7 +278,15 @@ def test_the_second_look_at_the_same_does_nothing(rounds: list[tuple[Object, lis
         world.answers = {f"10.0.0.{n}": each.answer for n, each in enumerate(seen, start=1) if each.answer}
         looking.look()
         assert looking.look() == []
+        check_children(world)
         check_conditions(before, world.model)
+
+
+def check_children(world: World) -> None:
+    """All that are wanted are there, and no others."""
+    always = {"ConfigMap", "Service", "NetworkPolicy", "Deployment"}
+    budget = {"PodDisruptionBudget"} if is_wanted(ModelDeployment.parse(world.model).spec) else set()
+    assert set(world.children) == always | budget
 
 
 def check_conditions(before: list[Object], body: Object) -> None:

@@ -119,7 +119,10 @@ class Objects(Cluster):
         return live
 
     async def delete(self, live: Object) -> None:
-        self.writes.append(f"delete {live['kind']}")
+        what = f"delete {live['kind']}"
+        if what in self.refusals:
+            raise self.refusals[what]
+        self.writes.append(what)
 
     async def create_event(self, event: Object) -> None:
         self.writes.append(f"event {event['reason']}")
@@ -202,14 +205,21 @@ async def look(api: Objects, answer: Report | None = None) -> float | None:
     return again
 
 
-ALL = ["ConfigMap", "Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment", "status"]
-"""What a model's first look writes, in its order."""
+ALL = ["ConfigMap", "Service", "NetworkPolicy", "Deployment", "status"]
+"""What the first look at a model of one replica writes, in its order."""
 
 
 async def test_children_first_then_the_status() -> None:
     api = Objects(resource())
     assert await look(api) is None
     assert api.writes == ALL
+
+
+@pytest.mark.parametrize("several", [{"replicas": 2}, {"autoscaling": {"maxReplicas": 2}}])
+async def test_a_model_that_can_have_several_replicas_has_a_budget_before_they_run(several: Object) -> None:
+    api = Objects(resource(**several))
+    await look(api)
+    assert api.writes == [*ALL[:2], "PodDisruptionBudget", *ALL[2:]]
 
 
 def new_resource() -> Object:
@@ -267,7 +277,6 @@ async def test_a_refusal_is_told_and_tried_again(status: int) -> None:
     assert api.writes == [
         "ConfigMap",
         "Service",
-        "PodDisruptionBudget",
         "NetworkPolicy",
         "status",
         "event DeploymentRefused",
@@ -397,12 +406,42 @@ async def test_events_are_asked_for_where_a_node_takes_long(minutes: int, asked:
     assert ("no such volume" in api.status["message"]) is asked
 
 
+def left_over(kind: str) -> Object:
+    """A child of the model from when it was wanted."""
+    metadata = {"name": "rerank-minilm", "namespace": "team", "ownerReferences": [{"uid": "u"}]}
+    return {"kind": kind, "metadata": metadata}
+
+
+async def test_the_budget_of_a_model_that_shrinks_goes_after_the_replicas_and_before_the_status() -> None:
+    api = Objects(resource(), left_over("PodDisruptionBudget"))
+    await look(api)
+    assert api.writes == [*ALL[:-1], "delete PodDisruptionBudget", "status"]
+    assert api.confirmed == ["1"]
+
+
+@pytest.mark.parametrize("status", [422, 403, 500])
+async def test_a_removal_that_is_refused_is_told_and_tried_again(status: int) -> None:
+    api = Objects(resource(), left_over("PodDisruptionBudget"))
+    api.refusals["delete PodDisruptionBudget"] = ApiError(status, "Refused", "because")
+    assert await look(api) == 15
+    assert api.status["message"] == "PodDisruptionBudget rerank-minilm could not be removed: because"
+    assert "event PodDisruptionBudgetRefused" in api.writes
+
+
+@pytest.mark.parametrize("status", [0, 404, 409])
+async def test_a_removal_that_comes_too_late_is_left_to_the_queue(status: int) -> None:
+    """The next look finds what there is then."""
+    api = Objects(resource(), left_over("PodDisruptionBudget"))
+    api.refusals["delete PodDisruptionBudget"] = ApiError(status, "Later", "")
+    with pytest.raises(ApiError):
+        await look(api)
+    assert "status" not in api.writes
+    del api.objects["PodDisruptionBudget"]
+    assert await look(api) is None
+
+
 async def test_a_network_policy_that_is_not_wanted_any_more_goes() -> None:
-    kept = {
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "rerank-minilm", "namespace": "team", "ownerReferences": [{"uid": "u"}]},
-    }
-    api = Objects(resource(), kept)
+    api = Objects(resource(), left_over("NetworkPolicy"))
     await reconciler(api, settings=replace(SETTINGS, network_policies=False)).reconcile("team", "minilm")
     assert "delete NetworkPolicy" in api.writes
     assert "NetworkPolicy" not in api.writes
