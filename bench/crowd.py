@@ -89,7 +89,7 @@ class Maker:
         query = {"labelSelector": "app.kubernetes.io/managed-by=rerank-operator"}
         accept = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
         async with self._session() as session, session.get(path, params=query, headers=accept) as response:
-            return len(orjson.loads(await response.read())["items"])
+            return len(orjson.loads(await response.read())["items"] or ())  # null, where there is none
 
     async def _make(self, session: aiohttp.ClientSession, objects: Iterator[tuple[str, Object]]) -> None:
         for plural, body in objects:
