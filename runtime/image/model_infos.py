@@ -8,6 +8,7 @@ hash of its own code.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from vllm.model_executor.models import registry
@@ -29,14 +30,18 @@ ARCHITECTURES = (
     "GemmaForCausalLM",
     "LlamaBidirectionalForSequenceClassification",
     "JinaForRanking",
+    # Looked up first for an architecture that vLLM makes of another one, as of Qwen3ForCausalLM.
+    "TransformersForSequenceClassification",
 )
 
 
 def main() -> None:
     for name in ARCHITECTURES:
         lazy = registry.ModelRegistry.models[name]
-        path = Path(registry.__file__).parent / f"{lazy.module_name.rsplit('.', 1)[-1]}.py"
-        digest = lazy._get_modelinfo_module_hash(path)  # noqa: SLF001 - vLLM's version is pinned
+        module = importlib.util.find_spec(lazy.module_name)
+        if module is None or module.origin is None:
+            raise SystemExit(f"vLLM has no module {lazy.module_name}")
+        digest = lazy._get_modelinfo_module_hash(Path(module.origin))  # noqa: SLF001 - vLLM's version is pinned
         info = registry._ModelInfo.from_model_cls(lazy.load_model_cls())  # noqa: SLF001
         lazy._save_modelinfo_to_cache(info, digest)  # noqa: SLF001
         if lazy._load_modelinfo_from_cache(digest) is None:  # noqa: SLF001
