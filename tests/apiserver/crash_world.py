@@ -113,7 +113,7 @@ class CrashWorld:
                     doom = None
                 elif doom is None and self.deadly.at_work:
                     doom = time.monotonic() + next(self.moments, float("inf"))
-                elif doom is not None and time.monotonic() > doom:
+                elif doom is not None and not self.deadly.shut and time.monotonic() > doom:
                     self.deadly.strike("at a moment")
         except BaseException as error:  # noqa: BLE001  # told by the thread that waits
             self._error = error

@@ -55,10 +55,10 @@ class Deadly(Fault):
         return answer if self._lives() else exchange.break_off()
 
     def strike(self, what: str) -> None:
-        """Kill it now."""
+        """Kill it now. One that is killed already does not hear of this write either."""
+        self.kills.append(what)
         if not self.shut:
             self.shut = True
-            self.kills.append(what)
             self._kill()
 
     def _lives(self) -> bool:

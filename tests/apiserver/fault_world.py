@@ -112,12 +112,18 @@ class FaultWorld:
             self.lone.close()
 
     def _has_looked(self) -> None:
-        """Return when the operator has looked at the model and the key from now on."""
-        since = len(self.lone.proxy.asked)
-        wanted = {model_path(self.lone.name), self._key_path}
-        eventually(
-            "it looks at them", lambda: wanted <= {asked.path for asked in self.lone.proxy.asked[since:]}
-        )
+        """Return when the operator, which has just begun, has looked at the two models and the key."""
+
+        def looked() -> bool:
+            looks = "rerank_operator_reconciles_total"
+            with suppress(OSError):  # it does not listen yet
+                return (
+                    self.lone.operator.metric(looks, 'kind="ModelDeployment"') >= 2
+                    and self.lone.operator.metric(looks, 'kind="APIKey"') >= 1
+                )
+            return False
+
+        eventually("it looks at them", looked)
 
     def _apply_first(self) -> None:
         self._apply(replicas=2, memory="1Gi", version=1)

@@ -146,12 +146,14 @@ class Operator:
     def log(self) -> str:
         return (self.folder / self.logs).read_text()
 
-    def metric(self, name: str) -> float:
-        """The sum over all labels."""
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum over all labels, or over those with this one, as `kind="APIKey"`."""
         with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as response:
             lines = response.read().decode().splitlines()
         return sum(
-            float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.split("{")[0].split(" ")[0] == name and label in line
         )
 
     def leads(self) -> bool:

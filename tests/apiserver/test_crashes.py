@@ -56,7 +56,8 @@ def test_killed_at_its_writes_it_ends_in_the_same_state(ground: Ground) -> None:
     with ThreadPoolExecutor(1) as beside:
         peace = beside.submit(undisturbed, ground)
         outcomes = play(ground, [killed_at(kills) for kills in KILLS], peace, together=len(KILLS))
-    assert [outcome.difference for outcome in outcomes] == [""] * len(KILLS)
+    differences = "".join(outcome.difference for outcome in outcomes)
+    assert differences == "", differences  # in full
     assert [sorted(outcome.kills) for outcome in outcomes] == [
         sorted(f"{when} {point}" for point, when in kills.items()) for kills in KILLS
     ]
