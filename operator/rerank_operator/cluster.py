@@ -260,9 +260,9 @@ class Cluster:
             ApiError: it is not (a conflict), or that could not be asked.
         """
         path = resource.path(live["metadata"]["namespace"], live["metadata"]["name"], "status")
-        query = {"fieldManager": names.FIELD_MANAGER, "force": "true", _DRY_RUN: "All"}
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true", _DRY_RUN: "All"} | _UNCHECKED
         body = _exactly(resource, live)
-        await self._request("PATCH", path, body=body, query=query, content_type=_APPLY)
+        await self._request("PATCH", path, body=body, query=query, content_type=_APPLY, accept=_METADATA_ONLY)
 
     async def create_event(self, event: Object) -> None:
         """Post an Event."""

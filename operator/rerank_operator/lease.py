@@ -22,6 +22,7 @@ DURATION_SECONDS: Final = 15
 RENEW_DEADLINE_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 2.0
 HAND_BACK_SECONDS: Final = 5.0
+_AGAIN_SECONDS: Final = 0.1
 
 _log = structlog.get_logger()
 
@@ -36,6 +37,7 @@ class LeaderLease:
     identity: str
     clock: Callable[[], float] = time.monotonic
     _renewed: float | None = None
+    _claimed: bool = False
     _seen: tuple[object, float] = field(default=(None, 0.0))
 
     def seconds_left(self) -> float:
@@ -66,29 +68,30 @@ class LeaderLease:
 
     async def release(self) -> None:
         """Hand the Lease back, so that the next leader need not wait for it to run out."""
-        if not self.held():
+        if not self._claimed:
             return
         self._renewed = None
         try:
             async with asyncio.timeout(HAND_BACK_SECONDS):
-                while not await self._hand_back():
-                    pass
+                await self._hand_back()
         except (ApiError, TimeoutError) as error:
             _log.info("the lease was not handed back", error=str(error) or type(error).__name__)
 
-    async def _hand_back(self) -> bool:
-        """Whether it is over. A renewal that was cut off may be carried out all the same, even now."""
-        lease = await self.api.get(resources.LEASE, self.namespace, self.name)
-        if lease is None or lease.get("spec", {}).get("holderIdentity") != self.identity:
-            return True
-        spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
-        try:
-            await self.api.replace_lease({**lease, "spec": spec}, deadline=HAND_BACK_SECONDS)
-        except ApiError as error:
-            if not error.conflict:
-                raise
-            return False
-        return True
+    async def _hand_back(self) -> None:
+        """What was asked and cut off may be carried out all the same, even amid this: then try again."""
+        while True:
+            lease = await self.api.get(resources.LEASE, self.namespace, self.name)
+            if lease is None or lease.get("spec", {}).get("holderIdentity") != self.identity:
+                return
+            spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+            try:
+                await self.api.replace_lease({**lease, "spec": spec}, deadline=HAND_BACK_SECONDS)
+            except ApiError as error:
+                if not error.conflict:
+                    raise
+            else:
+                return
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _attempt(self) -> bool:
         """Take or renew the Lease once. The time that counts is when the request left."""
@@ -111,6 +114,7 @@ class LeaderLease:
         lease = await self.api.get(resources.LEASE, self.namespace, self.name)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         if lease is None:
+            self._claimed = True
             await self.api.create_lease(self._new(now))
             return True
         spec = lease.get("spec", {})
@@ -126,6 +130,7 @@ class LeaderLease:
         if not mine:
             spec["acquireTime"] = now
             spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
+        self._claimed = True
         await self.api.replace_lease({**lease, "spec": spec}, deadline=RENEW_DEADLINE_SECONDS / 2)
         return True
 

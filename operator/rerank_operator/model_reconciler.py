@@ -29,7 +29,7 @@ from rerank_operator.catalog import Users
 from rerank_operator.claims import Claims, ObjectId, Strength
 from rerank_operator.cluster import Cluster
 from rerank_operator.config import Settings
-from rerank_operator.events import Recorder, notices
+from rerank_operator.events import Notice, Recorder, notices
 from rerank_operator.listed import Listed
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.name_claims import Place
@@ -236,7 +236,11 @@ class ModelReconciler:
             deployment.deployment(model, template=template, strategy=strategy),
         ]
         planned = plan(children, observed.children, owner=metadata.owner_reference(model))
-        obstacle = _in_the_way(planned) or await self._act(live, planned)
+        if not planned.is_empty and observed is not NOTHING:
+            # The children may be newer than the model that was read, as where the store was restored, and
+            # then its spec would undo what a newer one did.
+            await self.api.confirm(resources.MODEL_DEPLOYMENT, live)
+        obstacle = _in_the_way(planned) or await self._act(model, planned)
         return assess(
             model,
             effective=wanted.effective,
@@ -275,11 +279,7 @@ class ModelReconciler:
             token_hash=backend_token.token_hash(token),
         )
 
-    async def _act(self, live: Object, planned: Plan) -> Obstacle | None:
-        if planned.changes:
-            # The children may be newer than the model that was read, as where the store was restored, and
-            # then its spec would undo what a newer one did.
-            await self.api.confirm(resources.MODEL_DEPLOYMENT, live)
+    async def _act(self, model: ModelDeployment, planned: Plan) -> Obstacle | None:
         for step in planned.steps:
             what = f"{step.intent['kind']} {step.intent['metadata']['name']}"
             try:
@@ -301,7 +301,10 @@ class ModelReconciler:
             except ApiError as error:
                 if not _takes_a_person(error):
                     raise
-                return Obstacle(f"{removed['kind']}Refused", f"{what} could not be removed: {error.message}")
+                # The model can do with it: no obstacle.
+                told = Notice("Warning", f"{removed['kind']}Left", f"{what} was not removed: {error.message}")
+                self.recorder.record(model, [told])
+                continue
             _log.info("removed", what=what, namespace=removed["metadata"]["namespace"])
         return None
 

@@ -34,9 +34,9 @@ class Plan:
     leaving: tuple[str, ...] = ()
 
     @property
-    def changes(self) -> bool:
-        """Whether anything that is there is changed or removed."""
-        return bool(self.removals) or any(step.resource_version is not None for step in self.steps)
+    def is_empty(self) -> bool:
+        """Whether nothing is to be done."""
+        return not self.steps and not self.removals
 
 
 def plan(wanted: Sequence[Object], live: Mapping[str, Object | None], *, owner: Object) -> Plan:

@@ -8,9 +8,6 @@ hash of its own code.
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 from vllm.model_executor.models import registry
 
 # The classes that serve the architectures of rerank_runtime.families. Language models are looked up by the
@@ -36,16 +33,17 @@ ARCHITECTURES = (
 
 
 def main() -> None:
-    for name in ARCHITECTURES:
-        lazy = registry.ModelRegistry.models[name]
-        module = importlib.util.find_spec(lazy.module_name)
-        if module is None or module.origin is None:
-            raise SystemExit(f"vLLM has no module {lazy.module_name}")
-        digest = lazy._get_modelinfo_module_hash(Path(module.origin))  # noqa: SLF001 - vLLM's version is pinned
-        info = registry._ModelInfo.from_model_cls(lazy.load_model_cls())  # noqa: SLF001
-        lazy._save_modelinfo_to_cache(info, digest)  # noqa: SLF001
-        if lazy._load_modelinfo_from_cache(digest) is None:  # noqa: SLF001
-            raise SystemExit(f"vLLM does not find what was written down about {name}")
+    lookups = [registry.ModelRegistry.models[name] for name in ARCHITECTURES]
+    registry._run_in_subprocess = lambda look: look()  # noqa: SLF001 - vLLM's version is pinned
+    for lookup in lookups:
+        lookup.inspect_model_cls()
+    registry._run_in_subprocess = _unanswered  # noqa: SLF001
+    for lookup in lookups:
+        lookup.inspect_model_cls()
+
+
+def _unanswered(_: object) -> None:
+    raise SystemExit("vLLM does not find what was written down")
 
 
 if __name__ == "__main__":

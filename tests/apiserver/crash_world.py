@@ -7,13 +7,13 @@ as a kubelet does.
 
 import base64
 import json
-import os
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from rerank_api import keys
@@ -98,8 +98,7 @@ class CrashWorld:
     def _kill(self) -> None:
         process = self._lone.operator.process
         if process is not None:
-            with suppress(ProcessLookupError):  # it has just ended
-                os.kill(process.pid, signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
 
     def _supervise(self) -> None:
         """Start the operator again whenever it ended, and kill it at the moments that were asked for."""
@@ -207,8 +206,20 @@ class CrashWorld:
         try:
             return eventually(what, one, seconds=_STEP_SECONDS, pause=0.25)
         except AssertionError as error:
-            log = self._lone.operator.log()[-3000:]
-            raise AssertionError(f"{error}; killed {self.deadly.kills}; log: {log}") from None
+            told = [f"killed {self.deadly.kills}", f"shut {self.deadly.shut}", *self._of_process()]
+            told.append(f"log: {self._lone.operator.log()[-3000:]}")
+            raise AssertionError("; ".join([str(error), *told])) from None
+
+    def _of_process(self) -> Iterator[str]:
+        """What the kernel tells of the operator's process."""
+        process = self._lone.operator.process
+        if process is None:
+            yield "no process"
+            return
+        yield f"process {process.pid}, ended: {process.poll()}"
+        for file in ("stat", "wchan", "syscall"):
+            with suppress(OSError):
+                yield f"{file}: {Path(f'/proc/{process.pid}/{file}').read_text()}"
 
     def _mount(self) -> None:
         """Mount the backend token's Secret, as soon as there is one."""

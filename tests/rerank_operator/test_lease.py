@@ -187,6 +187,29 @@ async def test_a_renewal_that_was_cut_off_is_handed_back_too(server: Server, clo
     assert server.lease["spec"]["holderIdentity"] == ""
 
 
+async def test_a_lease_that_was_taken_without_an_answer_is_handed_back(server: Server, clock: Clock) -> None:
+    first = candidate(server, clock, "first")
+    create = server.create_lease
+
+    async def unanswered(lease: Object) -> Object:
+        await create(lease)
+        raise ApiError(0, "Unreachable", "")
+
+    server.create_lease = unanswered  # type: ignore[method-assign]
+    assert not await first._attempt()
+    await first.release()
+    assert server.puts == ["first", ""]
+
+
+async def test_a_standby_hands_nothing_back(server: Server, clock: Clock) -> None:
+    first, second = candidate(server, clock, "first"), candidate(server, clock, "second")
+    await first._attempt()
+    await second._attempt()
+    server.down = True
+    await second.release()
+    assert server.puts == ["first"]
+
+
 async def test_keep_returns_when_the_lease_is_lost(
     server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

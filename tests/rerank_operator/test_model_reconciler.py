@@ -420,12 +420,12 @@ async def test_the_budget_of_a_model_that_shrinks_goes_after_the_replicas_and_be
 
 
 @pytest.mark.parametrize("status", [422, 403, 500])
-async def test_a_removal_that_is_refused_is_told_and_tried_again(status: int) -> None:
+async def test_a_removal_that_is_refused_is_told_and_holds_up_nothing(status: int) -> None:
     api = Objects(resource(), left_over("PodDisruptionBudget"))
     api.refusals["delete PodDisruptionBudget"] = ApiError(status, "Refused", "because")
-    assert await look(api) == 15
-    assert api.status["message"] == "PodDisruptionBudget rerank-minilm could not be removed: because"
-    assert "event PodDisruptionBudgetRefused" in api.writes
+    assert await look(api) is None
+    assert api.writes == [*ALL, "event PodDisruptionBudgetLeft"]
+    assert "PodDisruptionBudget" not in api.status["message"]
 
 
 @pytest.mark.parametrize("status", [0, 404, 409])
