@@ -146,7 +146,7 @@ class World:
 
     def start(self) -> None:
         self.woken: list[tuple[str, str]] = []
-        self.listed = Listed(self.server, ())  # type: ignore[arg-type]
+        self.listed = Listed(self.server, ())  # type: ignore[arg-type]  # what is used of it
         self.reconciler = KeyReconciler(
             api=self.server,  # type: ignore[arg-type]
             listed=self.listed,
