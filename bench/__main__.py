@@ -16,7 +16,7 @@ from bench.programs import ROOT
 
 RESULTS: Final = ROOT / "bench" / "RESULTS.md"
 GATEWAY: Final = ("uvicorn", "uvloop", "httptools", "aiohttp", "orjson", "fastapi", "httpx2")
-OPERATOR: Final = ("kopf", "aiohttp", "kubernetes", "pydantic")
+OPERATOR: Final = ("uvloop", "kopf", "aiohttp", "kubernetes", "pydantic", "orjson")
 
 SECTIONS: Final[dict[str, tuple[str, Callable[[], str], Iterable[str]]]] = {
     "cost": ("Cost of a request", cost.report, GATEWAY),

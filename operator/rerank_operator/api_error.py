@@ -1,7 +1,8 @@
 """What the API server answers, or that it did not: an object, or the error that a refusal is. Pure."""
 
-import json
 from typing import Any, Final
+
+import orjson
 
 _UNREADABLE: Final = "Unreadable"
 
@@ -60,7 +61,7 @@ def decode(status: int, data: bytes, what: str) -> dict[str, Any]:
         ApiError: it is a refusal, or no object.
     """
     try:
-        body = json.loads(data)
+        body = orjson.loads(data)
     except ValueError:
         body = None
     if not isinstance(body, dict):

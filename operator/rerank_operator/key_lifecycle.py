@@ -13,12 +13,15 @@ from rerank_api import keys, names
 from rerank_api.api_key import OVERLAP_SECONDS, APIKey, APIKeyStatus, KeyHash
 from rerank_api.conditions import Verdict, merge
 from rerank_api.keys import MintedKey
+from rerank_operator import usage
 
 Cause = Literal["First", "Raised", "Renamed", "Lost"]
 """Why a key is made: there is none, the version was raised, the Secret got another name or vanished."""
 
 # A gateway whose clock is behind ours must take a new key at once. Nobody could have known it earlier.
 CLOCK_SKEW: Final = timedelta(minutes=1)
+DECIDED: Final = APIKeyStatus.model_fields.keys() - usage.FIELDS
+"""The status fields that are decided here. What was used the collector writes, by its own field manager."""
 MAX_HASHES: Final = 8  # status.hashes, maxItems
 # A raise ends the former keys, nothing else does: so the last place is kept for one.
 MAX_UNRAISED: Final = MAX_HASHES - 1

@@ -32,7 +32,7 @@ from rerank_operator.claims import Claims
 from rerank_operator.cluster import Cluster
 from rerank_operator.events import Recorder
 from rerank_operator.gateways import Gateways
-from rerank_operator.handlers import API_KEY, MODEL, Key
+from rerank_operator.handlers import API_KEY, MODEL
 from rerank_operator.health import Health, Metrics
 from rerank_operator.key_reconciler import KeyReconciler, known_hashes
 from rerank_operator.lease import LeaderLease
@@ -40,7 +40,6 @@ from rerank_operator.listed import Listed
 from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Poller
-from rerank_operator.queue import KeyedQueue
 from rerank_operator.resources import Object
 from rerank_operator.resync import Resync
 from rerank_operator.usage_collector import Collector
@@ -142,7 +141,7 @@ async def _lead(
     """
     metrics = health.metrics
     master = await backend_master.obtain(api, settings)
-    queue: KeyedQueue[Key] = KeyedQueue(api.own)
+    queue = workers.new_queue(api.own)
     metrics.waiting.set_function(queue.__len__)
     watched = watches.Watches(
         handlers.watched(settings.watch_namespaces, catalog_models=settings.catalog_models)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import structlog
 from pydantic import ValidationError
 
 from rerank_api import backend_token
@@ -14,6 +13,7 @@ from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.effective import Effective, effective
 from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
 from rerank_operator import catalog, name_claims, policy, resources, rollout, status
+from rerank_operator.act import act
 from rerank_operator.api_error import ApiError
 from rerank_operator.autoscaling import Autoscaled
 from rerank_operator.builders import (
@@ -29,7 +29,7 @@ from rerank_operator.catalog import Users
 from rerank_operator.claims import Claims, ObjectId, Strength
 from rerank_operator.cluster import Cluster
 from rerank_operator.config import Settings
-from rerank_operator.events import Notice, Recorder, notices
+from rerank_operator.events import Recorder, notices
 from rerank_operator.listed import Listed
 from rerank_operator.model_metrics import ModelMetrics
 from rerank_operator.name_claims import Place
@@ -45,7 +45,7 @@ from rerank_operator.observe import (
     commit_of,
     observe,
 )
-from rerank_operator.plan import Plan, plan
+from rerank_operator.plan import plan
 from rerank_operator.pods import TEMPLATE_ANNOTATION
 from rerank_operator.resources import Object
 from rerank_operator.situation import Obstacle, Situation, assess, overdue, replica_failure
@@ -62,23 +62,6 @@ _FRESH_VERDICT: Final = timedelta(seconds=FRESH_SECONDS + 1)
 # The number that autoscaling wants stands in the same status, and is not written here.
 _OURS: Final = ModelDeploymentStatus.model_fields.keys() - {"autoscaling"}
 _STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus, only=_OURS)
-# The API server drops fields that it does not know without a word: replicas would start without a model, or
-# anywhere.
-_UNSUPPORTED: Final[Mapping[deployment.RecentField, Obstacle]] = {
-    "image volume": Obstacle(
-        "ImageVolumesUnsupported",
-        "this cluster's API server does not know image volumes, which spec.model.image needs: turn on the"
-        " feature gate ImageVolume (Kubernetes 1.33 and 1.34), or upgrade to 1.35, or bring the model by"
-        " spec.model.huggingFace or spec.model.persistentVolumeClaim",
-    ),
-    "resource claim": Obstacle(
-        "ResourceClaimsUnsupported",
-        "this cluster's API server does not know resource claims of pods, which"
-        " spec.resources.gpu.resourceClaimTemplateName needs: upgrade to Kubernetes 1.34 with the feature"
-        " gate DynamicResourceAllocation left on, or ask for the GPU by spec.resources.gpu.resourceName",
-    ),
-}
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +212,7 @@ class ModelReconciler:
         )
         pin = commit if source.needs_pin else None
         children = [
-            config_map.config_map(model, source_key=source.key, pin=pin),
+            *_pins(model, source, pin, kept=observed.children["ConfigMap"]),
             service.service(model),
             *_budgets(model),
             *self._network_policies(model),
@@ -240,7 +223,7 @@ class ModelReconciler:
             # The children may be newer than the model that was read, as where the store was restored, and
             # then its spec would undo what a newer one did.
             await self.api.confirm(resources.MODEL_DEPLOYMENT, live)
-        obstacle = _in_the_way(planned) or await self._act(model, planned)
+        obstacle = await act(planned, model, api=self.api, recorder=self.recorder)
         return assess(
             model,
             effective=wanted.effective,
@@ -279,35 +262,6 @@ class ModelReconciler:
             token_hash=backend_token.token_hash(token),
         )
 
-    async def _act(self, model: ModelDeployment, planned: Plan) -> Obstacle | None:
-        for step in planned.steps:
-            what = f"{step.intent['kind']} {step.intent['metadata']['name']}"
-            try:
-                if recent := deployment.recent_fields(step.intent):
-                    rehearsed = await self.api.rehearse(step.intent, resource_version=step.resource_version)
-                    dropped = min(recent - deployment.recent_fields(rehearsed), default=None)
-                    if dropped is not None:
-                        return _UNSUPPORTED[dropped]
-                await self.api.apply(step.intent, resource_version=step.resource_version)
-            except ApiError as error:
-                if not _takes_a_person(error):
-                    raise
-                return Obstacle(f"{step.intent['kind']}Refused", f"{what} was refused: {error.message}")
-            _log.info("applied", what=what, namespace=step.intent["metadata"]["namespace"])
-        for removed in planned.removals:
-            what = f"{removed['kind']} {removed['metadata']['name']}"
-            try:
-                await self.api.delete(removed)
-            except ApiError as error:
-                if not _takes_a_person(error):
-                    raise
-                # The model can do with it: no obstacle.
-                told = Notice("Warning", f"{removed['kind']}Left", f"{what} was not removed: {error.message}")
-                self.recorder.record(model, [told])
-                continue
-            _log.info("removed", what=what, namespace=removed["metadata"]["namespace"])
-        return None
-
     async def _report(self, model: ModelDeployment, live: Object, wanted: ModelDeploymentStatus) -> None:
         written = status.as_written(wanted)
         if not status.differs(written, live.get("status", {}), fields=_STATUS_FIELDS):
@@ -334,6 +288,16 @@ class ModelReconciler:
         written = status.as_written(wanted)
         if status.differs(written, live.get("status", {}), fields=["phase", "message", "conditions"]):
             await self.api.apply_status(resources.MODEL_DEPLOYMENT, live, written)
+
+
+def _pins(model: ModelDeployment, source: Source, pin: str | None, *, kept: Object | None) -> list[Object]:
+    """The ConfigMap, of a source that needs one: before the first pin too, for its name must be the model's.
+
+    One that is not needed any more stays: to remove it would take the right to remove any ConfigMap.
+    """
+    if not source.needs_pin and (kept is None or not metadata.is_owned(kept, model.metadata.uid)):
+        return []
+    return [config_map.config_map(model, source_key=source.key, pin=pin)]
 
 
 def _budgets(model: ModelDeployment) -> list[Object]:
@@ -380,25 +344,6 @@ def _need(model: ModelDeployment, source: Source, entry: CatalogModel | None) ->
 def _revision(template: Object) -> str:
     annotations = template["metadata"].get("annotations") or {}
     return str(annotations.get(TEMPLATE_ANNOTATION, ""))
-
-
-def _takes_a_person(error: ApiError) -> bool:
-    """A failing admission webhook makes 500 of a request: somebody has to know."""
-    return error.refused or error.status == 500
-
-
-def _in_the_way(planned: Plan) -> Obstacle | None:
-    if planned.taken:
-        names = ", ".join(planned.taken)
-        return Obstacle(
-            "NameTaken",
-            f"{names} exists and is not this ModelDeployment's: remove or rename it, or give this"
-            " ModelDeployment another name",
-        )
-    if planned.leaving:
-        names = ", ".join(planned.leaving)
-        return Obstacle("Replacing", f"waiting for {names}, which is being removed")
-    return None
 
 
 def _next_look(situation: Situation, observed: Observed, *, now: datetime) -> float | None:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from rerank_api import names
 from rerank_api.model_deployment import ModelDeployment
 from rerank_operator import nodes, pods, resources
 from rerank_operator.api_error import ApiError
+from rerank_operator.builders.metadata import is_owned
 from rerank_operator.builders.source import Source
 from rerank_operator.cluster import Cluster
 from rerank_operator.nodes import Node
@@ -201,7 +202,7 @@ def commit_of(source: Source, observed: Observed, *, owner_uid: str) -> str | No
     if source.repo is None or source.commit is not None:
         return source.commit
     kept = observed.children.get(resources.CONFIG_MAP.kind)
-    if kept is not None and _owned(kept, owner_uid):
+    if kept is not None and is_owned(kept, owner_uid):
         value = (kept.get("data") or {}).get(source.key, "")
         if _COMMIT.fullmatch(value):
             return str(value)
@@ -214,10 +215,6 @@ def commit_of(source: Source, observed: Observed, *, owner_uid: str) -> str | No
         and pod.report.source.repo == source.repo
     }
     return min(answers, default=None)
-
-
-def _owned(body: Mapping[str, Any], uid: str) -> bool:
-    return any(owner.get("uid") == uid for owner in body["metadata"].get("ownerReferences", ()))
 
 
 def _is_final(report: Report | None) -> bool:

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from rerank_operator.builders.metadata import APPLIED_ANNOTATION, with_applied
+from rerank_operator.builders.metadata import APPLIED_ANNOTATION, is_owned, with_applied
 from rerank_operator.compare import satisfied
 from rerank_operator.resources import Object
 
@@ -54,7 +53,7 @@ def plan(wanted: Sequence[Object], live: Mapping[str, Object | None], *, owner: 
             steps.append(Step(with_applied(intent), None))
         elif _is_leaving(there, owner):
             leaving.append(_named(intent))
-        elif not _is_ours(there, owner):
+        elif not is_owned(there, owner["uid"]):
             taken.append(_named(intent))
         elif not _is_as_wanted(intent, there):
             steps.append(Step(with_applied(intent), there["metadata"]["resourceVersion"]))
@@ -66,7 +65,7 @@ def plan(wanted: Sequence[Object], live: Mapping[str, Object | None], *, owner: 
         for kind, there in live.items()
         if kind not in kinds
         and there is not None
-        and _is_ours(there, owner)
+        and is_owned(there, owner["uid"])
         and "deletionTimestamp" not in there["metadata"]
     )
     return Plan(steps=tuple(steps), removals=tuple(removals))
@@ -79,22 +78,13 @@ def _is_as_wanted(intent: Object, there: Object) -> bool:
     ][APPLIED_ANNOTATION] and satisfied(intent, there)
 
 
-def _owners(there: Object) -> Sequence[Mapping[str, Any]]:
-    found: Sequence[Mapping[str, Any]] = there["metadata"].get("ownerReferences", ())
-    return found
-
-
-def _is_ours(there: Object, owner: Object) -> bool:
-    return any(reference.get("uid") == owner["uid"] for reference in _owners(there))
-
-
 def _is_leaving(there: Object, owner: Object) -> bool:
     """It is being deleted, or belongs to a deleted owner of the same name."""
     return "deletionTimestamp" in there["metadata"] or any(
         reference.get("uid") != owner["uid"]
         and reference.get("controller")
         and all(reference.get(part) == owner[part] for part in ("apiVersion", "kind", "name"))
-        for reference in _owners(there)
+        for reference in there["metadata"].get("ownerReferences", ())
     )
 
 

@@ -2,13 +2,15 @@
 
 The handlers add keys, the workers of `main` take them. A key that is added while it is at work is taken
 again afterwards, so no change is ever missed; ten changes before a worker is free cost one look.
-The rules are those of client-go's workqueue (k8s.io/client-go/util/workqueue).
+The rules are those of client-go's workqueue (k8s.io/client-go/util/workqueue), but for the order: of the keys
+that wait, the one that has been due for longest comes next. One that can wait is due later than it came: what
+comes within that time goes first, and nothing that comes later.
 """
 
 import asyncio
+import heapq
 import random
-from collections import deque
-from collections.abc import Container, Hashable
+from collections.abc import Callable, Container, Hashable
 from typing import Final, Generic, TypeVar
 
 from rerank_operator.echoes import Version
@@ -20,11 +22,18 @@ LONGEST_RETRY_SECONDS: Final = 120.0
 
 
 class KeyedQueue(Generic[Key]):
-    """See the module. Not thread-safe: one event loop. `own` are the versions that our own writes made."""
+    """See the module. Not thread-safe: one event loop.
 
-    def __init__(self, own: Container[Version] = ()) -> None:
+    `own` are the versions that our own writes made; `can_wait` says for how many seconds a key can.
+    """
+
+    def __init__(
+        self, own: Container[Version] = (), *, can_wait: Callable[[Key], float] = lambda _key: 0.0
+    ) -> None:
         self._own = own
-        self._waiting: deque[Key] = deque()
+        self._can_wait = can_wait
+        self._waiting: list[tuple[float, int, Key]] = []  # a heap: when it is due, in the order of coming
+        self._came = 0
         self._dirty: set[Key] = set()
         self._told: dict[Key, set[Version]] = {}
         self._working: dict[Key, float] = {}  # since when
@@ -43,8 +52,7 @@ class KeyedQueue(Generic[Key]):
             return
         self._dirty.add(key)
         if key not in self._working:
-            self._waiting.append(key)
-            self._arrived.set()
+            self._line_up(key)
 
     def tell(self, key: Key, version: Version) -> None:
         """An event told of a version of an object: have the key looked at, unless it is of our own making.
@@ -85,7 +93,7 @@ class KeyedQueue(Generic[Key]):
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
-        key = self._waiting.popleft()
+        _, _, key = heapq.heappop(self._waiting)
         self._dirty.discard(key)
         self._working[key] = asyncio.get_running_loop().time()
         return key
@@ -95,8 +103,7 @@ class KeyedQueue(Generic[Key]):
         self._working.pop(key, None)
         news = any(version not in self._own for version in self._told.pop(key, ()))
         if key in self._dirty:
-            self._waiting.append(key)
-            self._arrived.set()
+            self._line_up(key)
         elif news:
             self.add(key)
 
@@ -106,6 +113,12 @@ class KeyedQueue(Generic[Key]):
         if key is None:
             return None, 0.0
         return key, asyncio.get_running_loop().time() - self._working[key]
+
+    def _line_up(self, key: Key) -> None:
+        due = asyncio.get_running_loop().time() + self._can_wait(key)
+        self._came += 1
+        heapq.heappush(self._waiting, (due, self._came, key))
+        self._arrived.set()
 
     def _cancel_timer(self, key: Key) -> None:
         timer = self._timers.pop(key, None)

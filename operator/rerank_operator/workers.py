@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import Final
 
 import structlog
 
 from rerank_operator import lease
 from rerank_operator.api_error import ApiError, NotLeaderError
-from rerank_operator.handlers import Key
+from rerank_operator.echoes import Version
+from rerank_operator.handlers import MODEL, Key
 from rerank_operator.health import Metrics
 from rerank_operator.queue import KeyedQueue
 from rerank_operator.resync import Resync
@@ -21,9 +22,19 @@ CONFLICT_SECONDS: Final = 0.2
 # What is wrong with the API server is over for all at once: then nobody should wait for long.
 AWAY_SECONDS: Final = 15.0
 
+# Where thousands wait, keys go before models: a look at a key is short, and all that its user waits for. A
+# model loads for minutes after its look, and what controllers do for models slows down all that comes after.
+# This is how much later a key may come and still go first.
+MODEL_LETS_PASS_SECONDS: Final = 120.0
+
 Reconcile = Callable[[str, str], Awaitable[float | None]]
 
 _log = structlog.get_logger()
+
+
+def new_queue(own: Container[Version]) -> KeyedQueue[Key]:
+    """The queue of what is to be looked at, which lets keys go before models."""
+    return KeyedQueue(own, can_wait=lambda key: MODEL_LETS_PASS_SECONDS if key[0] == MODEL else 0.0)
 
 
 async def work(

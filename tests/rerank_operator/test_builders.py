@@ -142,11 +142,10 @@ CASES: dict[str, dict[str, Any]] = {
 def test_children_are_as_in_the_golden_file(case: str) -> None:
     of = model(**CASES[case])
     source = source_of(of, hub_endpoint=None, remote_code=effective(of.spec).engine.trust_remote_code)
-    pin = COMMIT if source.needs_pin else None
     children = [
         with_applied(child)
         for child in (
-            config_map(of, source_key=source.key, pin=pin),
+            *([config_map(of, source_key=source.key, pin=COMMIT)] if source.needs_pin else []),
             service(of),
             *([pod_disruption_budget(of)] if is_wanted(of.spec) else []),
             network_policy(of, system_namespace="rerank-system"),

@@ -19,9 +19,9 @@ from rerank_operator.key_reconciler import (
     CHECK_SECONDS,
     SECRET_SECONDS,
     KeyReconciler,
-    _refusal,
     known_hashes,
 )
+from rerank_operator.key_secret import refusal
 from rerank_operator.listed import Listed
 from rerank_operator.resources import Object, Resource
 
@@ -417,7 +417,7 @@ def test_the_end_of_the_older_key_wakes_the_newer(world: World) -> None:
 
 def refused(error: ApiError, **status: Any) -> tuple[str, str] | None:
     body = {"metadata": {"name": "search", "namespace": "team"}, "spec": {"secret": {"name": "search-key"}}}
-    verdict = _refusal(APIKey.parse(body | {"status": status}), error)
+    verdict = refusal(APIKey.parse(body | {"status": status}), error)
     assert verdict is None or (verdict.type, verdict.status) == ("Provisioned", "False")
     return (verdict.reason, verdict.message) if verdict else None
 

@@ -262,6 +262,36 @@ async def test_a_model_that_was_overtaken_changes_nothing_that_is_there() -> Non
     assert "Deployment" in api.writes
 
 
+PINNED = {"model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}}}
+
+
+async def test_a_model_whose_commit_is_known_needs_no_config_map() -> None:
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "rerank-minilm", "namespace": "team", "resourceVersion": "7"},
+    }
+    api = Objects(resource(**PINNED), theirs)
+    await look(api)
+    assert api.writes == [kind for kind in ALL if kind != "ConfigMap"]
+    api = Objects(resource(), theirs)
+    await look(api)
+    assert api.writes == ["status", "event NameTaken"]
+
+
+async def test_a_config_map_stays_when_it_is_not_needed_any_more() -> None:
+    first = Objects(resource())
+    await look(first)
+    kept = first.applied["ConfigMap"]
+    kept["metadata"]["resourceVersion"] = "7"
+    kept["data"] = {"0123456789abcdef": COMMIT}
+    kept["metadata"]["annotations"]["rerank.dev/applied"] = "with the pin"
+    api = Objects(resource(**PINNED), kept)
+    await look(api)
+    assert api.writes == ALL
+    assert api.applied["ConfigMap"]["data"] == {}
+
+
 @pytest.mark.parametrize("body", [None, resource(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})])
 async def test_nothing_is_done_for_what_goes(body: Object | None) -> None:
     api = Objects(*([body] if body else []))

@@ -96,6 +96,27 @@ async def test_keys_are_taken_in_the_order_in_which_they_came() -> None:
     assert [await queue.take() for _ in range(3)] == ["b", "c", "a"]
 
 
+async def test_a_key_that_can_wait_lets_others_go_first() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(can_wait=lambda key: 60.0 if key == "patient" else 0.0)
+    queue.add("patient")
+    assert await queue.take() == "patient", "nothing else waits"
+    queue.add("patient")
+    queue.done("patient")
+    for key in "ab":
+        queue.add(key)
+    assert len(queue) == 3
+    assert [await queue.take() for _ in range(3)] == ["a", "b", "patient"]
+
+
+async def test_a_key_that_can_wait_lets_nothing_go_first_that_comes_later() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(can_wait=lambda key: 0.02 if key == "patient" else 0.0)
+    queue.add("patient")
+    queue.add("soon")
+    await asyncio.sleep(0.03)
+    queue.add("late")
+    assert [await queue.take() for _ in range(3)] == ["soon", "patient", "late"]
+
+
 @pytest.mark.parametrize("workers", [1, 5])
 async def test_no_key_is_ever_at_two_workers(workers: int) -> None:
     queue: KeyedQueue[int] = KeyedQueue()
@@ -215,7 +236,7 @@ async def test_in_any_order_what_is_asked_for_comes_and_nothing_else(seed: int) 
 
 async def _in_some_order(chance: random.Random) -> None:
     own: set[tuple[str, str]] = set()
-    queue: KeyedQueue[str] = KeyedQueue(own)
+    queue: KeyedQueue[str] = KeyedQueue(own, can_wait=lambda _: chance.choice([0.0, 60.0]))
     asked: set[str] = set()
     working: set[str] = set()
     for number in range(60):

@@ -6,7 +6,7 @@ import pytest
 
 from rerank_operator import lease, workers
 from rerank_operator.api_error import ApiError, NotLeaderError
-from rerank_operator.handlers import MODEL, Key
+from rerank_operator.handlers import API_KEY, MODEL, Key
 from rerank_operator.health import Metrics
 from rerank_operator.queue import KeyedQueue
 from rerank_operator.resync import Resync
@@ -31,6 +31,13 @@ class Queue(KeyedQueue[Key]):
 
     def forget(self, key: Key) -> None:
         self.asked.append("forget")
+
+
+async def test_where_many_wait_keys_go_before_models() -> None:
+    queue = workers.new_queue(set())
+    for kind in (MODEL, API_KEY, MODEL, API_KEY):
+        queue.add((kind, "team", f"number-{len(queue)}"))
+    assert [(await queue.take())[0] for _ in range(4)] == [API_KEY, API_KEY, MODEL, MODEL]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,11 @@ def owner_reference(owner: ModelDeployment | APIKey) -> Object:
     }
 
 
+def is_owned(there: Object, owner_uid: str) -> bool:
+    """Whether a live object is a child of the owner with this uid."""
+    return any(owner.get("uid") == owner_uid for owner in there["metadata"].get("ownerReferences", ()))
+
+
 def digest(value: object) -> str:
     """Sixteen hex digits that stand for a JSON value: the start of the SHA-256 of its canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
