@@ -5,10 +5,9 @@ old as what watches told, and is used like that: a write of a look holds only fo
 saw, and an event that tells of another version ends what was kept.
 """
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-
-import orjson
 
 from rerank_operator.cluster import Cluster
 from rerank_operator.echoes import Version, version_of
@@ -40,7 +39,7 @@ class Listed:
         """A resource, or None where there is none: as it was listed, the first time, then as it is."""
         kept = self._kept.pop((resource.kind, namespace, name), None)
         if kept is not None:
-            found: Object = orjson.loads(kept[1])
+            found: Object = json.loads(kept[1])
             return found
         return await self.api.get(resource, namespace, name)
 
@@ -57,5 +56,5 @@ class Listed:
         if self._told[resource.kind].get(key, version) != version:
             return
         # As text it takes a tenth of the memory, and nobody shares parts of it.
-        kept = orjson.dumps({**item, "metadata": metadata})
+        kept = json.dumps({**item, "metadata": metadata}, separators=(",", ":")).encode()
         self._kept[key] = (version, kept)
