@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -85,10 +86,11 @@ class GatewayPort:
                 with port.lock:
                     body = port._answer(url.path, dict(parse_qsl(url.query)))
                     port.asked[url.path] += 1
-                self.send_response(404 if body is None else 200)
-                self.send_header("Content-Length", str(len(body or b"")))
-                self.end_headers()
-                self.wfile.write(body or b"")
+                with suppress(ConnectionError):  # the operator was killed meanwhile
+                    self.send_response(404 if body is None else 200)
+                    self.send_header("Content-Length", str(len(body or b"")))
+                    self.end_headers()
+                    self.wfile.write(body or b"")
 
             def log_message(self, *_: Any) -> None:
                 pass
