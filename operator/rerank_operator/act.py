@@ -11,7 +11,7 @@ from rerank_operator.builders import deployment
 from rerank_operator.cluster import Cluster
 from rerank_operator.events import Notice, Recorder
 from rerank_operator.plan import Plan, Step
-from rerank_operator.resources import Object
+from rerank_operator.resources import Object, named
 from rerank_operator.situation import Obstacle
 
 # The API server drops fields that it does not know without a word: replicas would start without a model, or
@@ -50,7 +50,7 @@ async def act(planned: Plan, model: ModelDeployment, *, api: Cluster, recorder: 
         for step in planned.steps:
             if (obstacle := await _apply(step, api)) is not None:
                 return obstacle
-            done.append(_named(step.intent))
+            done.append(named(step.intent))
     finally:
         if done:
             _log.info("applied", what=done, namespace=model.metadata.namespace)
@@ -70,13 +70,13 @@ async def _apply(step: Step, api: Cluster) -> Obstacle | None:
     except ApiError as error:
         if not _takes_a_person(error):
             raise
-        kind, what = step.intent["kind"], _named(step.intent)
+        kind, what = step.intent["kind"], named(step.intent)
         return Obstacle(f"{kind}Refused", f"{what} was refused: {error.message}")
     return None
 
 
 async def _remove(there: Object, model: ModelDeployment, *, api: Cluster, recorder: Recorder) -> None:
-    what = _named(there)
+    what = named(there)
     try:
         await api.delete(there)
     except ApiError as error:
@@ -101,10 +101,6 @@ def _in_the_way(planned: Plan) -> Obstacle | None:
         names = ", ".join(planned.leaving)
         return Obstacle("Replacing", f"waiting for {names}, which is being removed")
     return None
-
-
-def _named(child: Object) -> str:
-    return f"{child['kind']} {child['metadata']['name']}"
 
 
 def _takes_a_person(error: ApiError) -> bool:

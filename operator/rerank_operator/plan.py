@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rerank_operator.builders.metadata import APPLIED_ANNOTATION, is_owned, with_applied
 from rerank_operator.compare import satisfied
-from rerank_operator.resources import Object
+from rerank_operator.resources import Object, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ def plan(wanted: Sequence[Object], live: Mapping[str, Object | None], *, owner: 
         if there is None:
             steps.append(Step(with_applied(intent), None))
         elif _is_leaving(there, owner):
-            leaving.append(_named(intent))
+            leaving.append(named(intent))
         elif not is_owned(there, owner["uid"]):
-            taken.append(_named(intent))
+            taken.append(named(intent))
         elif not _is_as_wanted(intent, there):
             steps.append(Step(with_applied(intent), there["metadata"]["resourceVersion"]))
     if taken or leaving:
@@ -86,7 +86,3 @@ def _is_leaving(there: Object, owner: Object) -> bool:
         and all(reference.get(part) == owner[part] for part in ("apiVersion", "kind", "name"))
         for reference in there["metadata"].get("ownerReferences", ())
     )
-
-
-def _named(intent: Object) -> str:
-    return f"{intent['kind']} {intent['metadata']['name']}"

@@ -10,6 +10,11 @@ Object = dict[str, Any]
 """An object of the API server, as in JSON."""
 
 
+def named(body: Object) -> str:
+    """An object as people are told of it: "Kind name"."""
+    return f"{body['kind']} {body['metadata']['name']}"
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A kind of object and where the API server serves it. `api_version` as in YAML ("v1", "apps/v1")."""

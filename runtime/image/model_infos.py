@@ -37,7 +37,7 @@ def main() -> None:
     registry._run_in_subprocess = lambda look: look()  # noqa: SLF001 - vLLM's version is pinned
     for lookup in lookups:
         lookup.inspect_model_cls()
-    registry._run_in_subprocess = _unanswered  # noqa: SLF001 - as above
+    registry._run_in_subprocess = _unanswered  # noqa: SLF001 - vLLM's version is pinned
     for lookup in lookups:
         lookup.inspect_model_cls()
 

@@ -146,7 +146,7 @@ class World:
 
     def start(self) -> None:
         self.woken: list[tuple[str, str]] = []
-        self.listed = Listed(self.server, ())  # type: ignore[arg-type]  # what is used of it
+        self.listed = Listed(self.server, ())  # type: ignore[arg-type]  # plays what of a Cluster is asked here
         self.reconciler = KeyReconciler(
             api=self.server,  # type: ignore[arg-type]
             listed=self.listed,

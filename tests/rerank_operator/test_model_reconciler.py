@@ -265,16 +265,21 @@ async def test_a_model_that_was_overtaken_changes_nothing_that_is_there() -> Non
 PINNED = {"model": {"huggingFace": {"repo": "org/name", "revision": COMMIT}}}
 
 
+THEIRS: Object = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "rerank-minilm", "namespace": "team", "resourceVersion": "7"},
+}
+
+
 async def test_a_model_whose_commit_is_known_needs_no_config_map() -> None:
-    theirs = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "rerank-minilm", "namespace": "team", "resourceVersion": "7"},
-    }
-    api = Objects(resource(**PINNED), theirs)
+    api = Objects(resource(**PINNED), THEIRS)
     await look(api)
     assert api.writes == [kind for kind in ALL if kind != "ConfigMap"]
-    api = Objects(resource(), theirs)
+
+
+async def test_a_model_of_a_branch_starts_with_no_config_map_of_somebody_else() -> None:
+    api = Objects(resource(), THEIRS)
     await look(api)
     assert api.writes == ["status", "event NameTaken"]
 
