@@ -60,6 +60,14 @@ _MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _PULLED_IMAGE: Final = re.compile(r'\bimage "([^"]+)"')
 _MISSING_SECRET: Final = re.compile(r'secrets? "([^"]+)" not found')
 _MISSING_KEY: Final = re.compile(r"couldn't find key (\S+) in Secret (?:[^/\s]+/)?(\S+)")
+# What a kubelet says that has not read the pod's ConfigMaps, Secrets or Services yet, after one second of
+# waiting for them: a busy node or a kubelet just started, nothing that somebody could put right.
+# k8s.io/kubernetes/pkg/kubelet/util/manager and makeEnvironmentVariables in pkg/kubelet/kubelet_pods.go
+_NOT_READ_YET: Final = re.compile(
+    r"failed to sync (configmap|secret) cache"
+    r'|object "[^"]+"/"[^"]+" not registered'
+    r"|services have not yet been read at least once"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +172,7 @@ def _container_cause(container: Container, name: str, stage: Stage) -> Cause | N
         named = _PULLED_IMAGE.search(message)
         image = named[1] if named else container.image
         return Cause(stage, "ImagePullFailed", f"the image {image} cannot be pulled{_why(message)}")
-    if waiting == "CreateContainerConfigError":
+    if waiting == "CreateContainerConfigError" and not _NOT_READ_YET.search(message):
         return _config_error(message, stage)
     if waiting in _START_REASONS:
         return Cause(stage, "ContainerCannotStart", f"the container {name} cannot be started: {message}")

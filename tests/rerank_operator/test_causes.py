@@ -78,6 +78,47 @@ CASES: list[tuple[str, Pod, str, tuple[str, str] | None]] = [
         "Downloading",
         ("Downloaded", "ContainerCannotStart"),
     ),
+    (
+        "a kubelet that has not read the ConfigMap yet",
+        pod(
+            fetch=waiting(
+                "CreateContainerConfigError",
+                "failed to sync configmap cache: timed out waiting for the condition",
+            )
+        ),
+        "Pending",
+        None,
+    ),
+    (
+        "a kubelet that has not heard of the pod's Secret yet",
+        pod(fetch=waiting("CreateContainerConfigError", 'object "team"/"hf" not registered')),
+        "Pending",
+        None,
+    ),
+    (
+        "a kubelet that has just started",
+        pod(
+            fetch=DONE,
+            serve=waiting(
+                "CreateContainerConfigError",
+                "services have not yet been read at least once, cannot construct envvars",
+            ),
+        ),
+        "Starting",
+        None,
+    ),
+    (
+        "a kubelet that has just started, after a failed download",
+        pod(
+            fetch=waiting(
+                "CreateContainerConfigError",
+                "failed to sync secret cache: timed out waiting for the condition",
+                ending=ended(told="RepositoryGated", message="ask"),
+            )
+        ),
+        "Downloading",
+        ("Downloaded", "RepositoryGated"),
+    ),
     ("downloading", pod(), "Downloading", None),
     (
         "download failed, now",
