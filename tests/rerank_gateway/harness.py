@@ -115,6 +115,14 @@ class Running:
     async def internal(self, path: str) -> Answer:
         return await self._answer(self.session.get(self.internal_url + path))
 
+    async def metric(self, start: str) -> float:
+        """The sum of the samples whose lines start so, `rerank_gateway_` left out.
+
+        Gateways serve many tests: compare it with what it was before.
+        """
+        lines = (await self.internal("/metrics")).body.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(f"rerank_gateway_{start}"))
+
     async def raw(self, data: bytes, *, seconds: float = 5) -> bytes:
         """Send bytes over a socket of their own and return all that comes until the gateway closes it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

@@ -66,13 +66,6 @@ async def taught(gateway: Running) -> None:
         assert (await gateway.rerank(documents=documents(800))).status == 200
 
 
-async def metric(gateway: Running, name: str) -> float:
-    text = (await gateway.internal("/metrics")).body.decode()
-    return sum(
-        float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"rerank_gateway_{name}")
-    )
-
-
 # Splitting
 
 
@@ -89,7 +82,7 @@ async def test_a_large_request_is_shared_by_all_replicas_and_answered_as_by_one(
         assert len(whole.seen) == 1  # documents that are read together are not parted
         assert sorted(seen(engines)) == sorted(texts)
         assert all(engine.seen for engine in engines)
-        assert await metric(gateway, "split_parts_total") == sum(len(engine.seen) for engine in engines)
+        assert await gateway.metric("split_parts_total") == sum(len(engine.seen) for engine in engines)
 
 
 async def test_texts_that_are_there_twice_are_scored_once(gateway: Running, engine: FakeEngine) -> None:
@@ -210,7 +203,7 @@ async def test_more_than_may_wait_is_refused_at_once() -> None:
         answer = await gateway.rerank(documents=documents(50))
         assert (answer.status, answer.body["error"]["code"]) == (503, "model_overloaded")
         assert int(answer.headers["Retry-After"]) > 0
-        assert await metric(gateway, "queue_refusals_total") == 1
+        assert await gateway.metric("queue_refusals_total") == 1
         engine.release.set()
         engine.always = "answer"
         assert (await first).status == 200
@@ -260,7 +253,7 @@ async def test_a_replica_that_fails_again_and_again_is_left_alone(monkeypatch: p
         monkeypatch.setattr(ejection, "SET_ASIDE_SECONDS", 0.0)
         statuses = Counter([(await gateway.rerank()).status for _ in range(40)])
         assert statuses == {502: 3, 200: 37}
-        assert await metric(gateway, "ejections_total") == 1
+        assert await gateway.metric("ejections_total") == 1
 
 
 async def test_replicas_that_all_fail_are_asked_all_the_same() -> None:
@@ -326,7 +319,7 @@ async def test_replicas_killed_again_and_again_cost_no_request() -> None:
         asked = seen(everyone)
         assert set(statuses) == {200}
         assert max(Counter(asked).values()) <= 2
-        assert await metric(gateway, "backend_retries_total") > 0
+        assert await gateway.metric("backend_retries_total") > 0
 
 
 # Models without a replica
