@@ -108,21 +108,10 @@ class Maker:
             return len(settled) == count
 
         path = f"/apis/{API_VERSION}/{plural}"
-        version = await _each(session, path, note)
-        if version is None:
-            return
-        query = {"watch": "1", "resourceVersion": version}
-        while (response := await session.get(path, params=query)).status == 429:
-            response.release()
-            await asyncio.sleep(0.2)  # the API server has just heard of the kind
-        async with response:
-            response.raise_for_status()
-            async for line in response.content:
-                if note(orjson.loads(line)["object"]):
-                    if response.connection is not None and response.connection.transport is not None:
-                        response.connection.transport.abort()  # a farewell would outlast the event loop
-                    return
-        raise ConnectionError("the watch ended")
+        while (version := await _each(session, path, note)) is not None:
+            # The API server ends a watch that is read too slowly, as amid so many requests of our own.
+            if await _follow(session, path, version, note):
+                return
 
     def _session(self) -> aiohttp.ClientSession:
         context = ssl.create_default_context(cafile=str(self.access.authority))
@@ -149,6 +138,24 @@ async def _each(session: aiohttp.ClientSession, path: str, note: Callable[[Objec
         if not token:
             version: str = page["metadata"]["resourceVersion"]
             return version
+
+
+async def _follow(
+    session: aiohttp.ClientSession, path: str, version: str, note: Callable[[Object], bool]
+) -> bool:
+    """Show `note` what changes from this version on; whether it has seen enough before the watch ended."""
+    query = {"watch": "1", "resourceVersion": version}
+    while (response := await session.get(path, params=query)).status == 429:
+        response.release()
+        await asyncio.sleep(0.2)  # the API server has just heard of the kind
+    async with response:
+        response.raise_for_status()
+        async for line in response.content:
+            if note(orjson.loads(line)["object"]):
+                if response.connection is not None and response.connection.transport is not None:
+                    response.connection.transport.abort()  # a farewell would outlast the event loop
+                return True
+    return False
 
 
 async def _post(session: aiohttp.ClientSession, path: str, body: Object) -> None:
