@@ -2,14 +2,16 @@
 
 The Deployment controller does the work. What is chosen here, anew with each look, is its strategy. Whether
 there is room beside the old replicas is not asked beforehand but seen: by what the scheduler says of the
-first new one.
+first new one, or a ResourceQuota that does not let it be made.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from rerank_api.model_deployment import RolloutStrategy
+from rerank_operator import quota
 from rerank_operator.pods import TEMPLATE_ANNOTATION, Pod
 from rerank_operator.resources import Object
 
@@ -56,9 +58,11 @@ def strategy(
         return ONE_BY_ONE  # they keep nothing going, and may hold the room that the new ones need
     if _goes_one_by_one(live, template):
         return ONE_BY_ONE
-    new = [pod for pod in pods if pod.template == template and not pod.deleting]
-    vacating = any(pod.deleting for pod in pods)
-    return ONE_BY_ONE if not vacating and _no_room(new, beside=old, now=now) else SURGE
+    if any(pod.deleting for pod in pods):
+        return SURGE  # their places are about to be free
+    new = [pod for pod in pods if pod.template == template]
+    stuck = _no_room(new, beside=old, now=now) or _no_quota(live, template, beside=old, now=now)
+    return ONE_BY_ONE if stuck else SURGE
 
 
 def patience_left(pods: Iterable[Pod], *, now: datetime) -> float | None:
@@ -71,12 +75,30 @@ def patience_left(pods: Iterable[Pod], *, now: datetime) -> float | None:
     return min(left, default=None)
 
 
+def pods_refused(deployment: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The Deployment's condition that pods cannot even be created, where that is so."""
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            found: Mapping[str, Any] = condition
+            return found
+    return None
+
+
+def is_told(deployment: Mapping[str, Any]) -> bool:
+    """Whether the Deployment's status is of its newest spec."""
+    told, newest = deployment.get("status", {}), deployment.get("metadata", {})
+    return bool(told.get("observedGeneration") == newest.get("generation"))
+
+
 def _goes_one_by_one(live: Mapping[str, Any] | None, template: str) -> bool:
-    if live is None:
+    if live is None or not _is_of(live, template):
         return False
+    return (live["spec"].get("strategy", {}).get("rollingUpdate") or {}).get("maxSurge") == 0
+
+
+def _is_of(live: Mapping[str, Any], template: str) -> bool:
     annotations = live["spec"]["template"]["metadata"].get("annotations") or {}
-    surge = (live["spec"].get("strategy", {}).get("rollingUpdate") or {}).get("maxSurge")
-    return surge == 0 and annotations.get(TEMPLATE_ANNOTATION) == template
+    return annotations.get(TEMPLATE_ANNOTATION) == template
 
 
 def _no_room(new: Iterable[Pod], *, beside: Iterable[Pod], now: datetime) -> bool:
@@ -102,4 +124,21 @@ def _makes_room(old: Pod, new: Pod) -> bool:
         old.scheduled
         and old_claim.placement == new_claim.placement
         and all(new_claim.requests.get(name, 0) <= old_claim.requests.get(name, 0) for name in new.short_of)
+    )
+
+
+def _no_quota(live: Mapping[str, Any] | None, template: str, *, beside: Iterable[Pod], now: datetime) -> bool:
+    """A quota keeps the new replica from being made, and the end of an old one would let it.
+
+    Where a quota was lowered below what is in use, that would only take away what serves.
+    """
+    if live is None or not (_is_of(live, template) and is_told(live)):
+        return False
+    refused = pods_refused(live)
+    if refused is None or now - datetime.fromisoformat(refused["lastTransitionTime"]) < PATIENCE:
+        return False
+    exceeded = quota.excesses(refused.get("message", ""))
+    return bool(exceeded) and any(
+        all(each.fits_without(old.claim.requests.get(each.resource, Decimal())) for each in exceeded)
+        for old in beside
     )

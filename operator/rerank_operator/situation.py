@@ -8,7 +8,7 @@ from typing import Any, Final
 from rerank_api.effective import Effective
 from rerank_api.model_deployment import ModelDeployment
 from rerank_api.recipe import VerificationMode
-from rerank_operator import capacity, causes
+from rerank_operator import capacity, causes, rollout
 from rerank_operator.builders.source import Source
 from rerank_operator.capacity import Wishes
 from rerank_operator.causes import Cause, Standing, Step
@@ -158,19 +158,17 @@ def assess(
 
 def replica_failure(deployment: Mapping[str, Any] | None) -> Obstacle | None:
     """Why pods cannot even be created (quota, admission), as the Deployment controller tells it."""
-    for condition in (deployment or {}).get("status", {}).get("conditions", ()):
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            message = _POD_NAME.sub("a pod", condition.get("message", ""))
-            return Obstacle("PodsRefused", f"the replicas cannot be created: {message}")
-    return None
+    condition = rollout.pods_refused(deployment or {})
+    if condition is None:
+        return None
+    message = _POD_NAME.sub("a pod", condition.get("message", ""))
+    return Obstacle("PodsRefused", f"the replicas cannot be created: {message}")
 
 
 def overdue(deployment: Mapping[str, Any] | None) -> bool:
     """Whether the rollout that the Deployment is at makes no progress, as its controller tells."""
     body = deployment or {}
-    if body.get("status", {}).get("observedGeneration") != body.get("metadata", {}).get("generation"):
-        return False
-    return any(
+    return rollout.is_told(body) and any(
         condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded"
         for condition in body.get("status", {}).get("conditions", ())
     )

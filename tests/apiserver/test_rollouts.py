@@ -108,6 +108,20 @@ def test_with_as_many_gpus_as_replicas_one_is_missing_at_a_time(
         assert fleet.fewest_ready == 2
 
 
+def test_where_the_quota_is_used_up_the_old_one_makes_way(api: Api, namespace: str, fleet: Fleet) -> None:
+    """There is a spare GPU, which this namespace may not have."""
+    quotas = f"/api/v1/namespaces/{namespace}/resourcequotas"
+    api.create(quotas, {"metadata": {"name": "q"}, "spec": {"hard": {f"requests.{GPU}": "1"}}})
+    eventually("the quota counts", lambda: api.get(f"{quotas}/q").get("status", {}).get("hard"))
+    with gpus(api, namespace, "two", 2):
+        begin(fleet)
+        apply(api, namespace, memory="2Gi")
+        because(api, namespace, "Progressing", "PodsRefused", "exceeded quota: q")
+        # The ReplicaSet controller tries again at growing intervals.
+        rolled_out(fleet, memory="2Gi", seconds=120)
+        assert fleet.fewest_ready == 0
+
+
 def test_where_the_new_one_would_not_fit_the_old_one_stays(api: Api, namespace: str, fleet: Fleet) -> None:
     """It may not go where the old one is: ending that would take away what serves, for nothing."""
     with gpus(api, namespace, "one", 1), gpus(api, namespace, "taken", 1, labels={"disk": "ssd"}):

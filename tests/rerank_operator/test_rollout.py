@@ -127,3 +127,53 @@ def test_it_is_looked_again_when_patience_ends() -> None:
 
 def test_finished_pods_count_for_nothing() -> None:
     assert auto(old(finished=True, ready=False)) == SURGE
+
+
+def refused(words: str, *, seconds: float = 60, template: str = TEMPLATE) -> dict[str, Any]:
+    """A Deployment whose new replica cannot be made."""
+    failure = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "lastTransitionTime": (NOW - timedelta(seconds=seconds)).isoformat(),
+        "message": f'pods "rerank-m-5d8f-x2x4z" is forbidden: {words}',
+    }
+    conditions = [{"type": "Available", "status": "True"}, failure]
+    return {**deployment(SURGE, template=template), "status": {"conditions": conditions}}
+
+
+def exceeded(requested: str, used: str, limited: str) -> str:
+    return f"exceeded quota: q, requested: {requested}, used: {used}, limited: {limited}"
+
+
+FULL = exceeded(f"requests.{GPU}=1", f"requests.{GPU}=3", f"requests.{GPU}=3")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        FULL,
+        exceeded("pods=1", "pods=1", "pods=1"),
+        exceeded("count/pods=1", "count/pods=4", "count/pods=4"),
+        exceeded("limits.memory=6,requests.memory=6", *["limits.memory=12,requests.memory=12"] * 2),
+    ],
+)
+def test_where_the_quota_is_used_up_old_ones_make_way_one_by_one(words: str) -> None:
+    assert auto(old(), live=refused(words)) == ONE_BY_ONE
+
+
+@pytest.mark.parametrize(
+    ("live", "pods"),
+    [
+        (refused(FULL, seconds=PATIENCE.total_seconds() - 1), [old()]),  # it may be raised in a moment
+        (refused(FULL), [old(), old("leaving", deleting=True)]),  # that gives back what it has
+        ({**refused(FULL), "metadata": {"generation": 2}}, [old()]),  # told of an earlier spec
+        (refused(FULL, template="older"), [old()]),  # the older revision was refused more replicas
+        (refused(exceeded("pods=1", "pods=3", "pods=1")), [old()]),  # lowered below what is in use
+        (refused(exceeded("requests.memory=9", *["requests.memory=8"] * 2)), [old()]),  # too much for both
+        (refused(exceeded("limits.cpu=1", *["limits.cpu=1"] * 2)), [old()]),  # the old one has none of it
+        (refused('admission webhook "w" denied the request'), [old()]),  # no quota
+        (refused(FULL), [old(claim=Claim())]),
+    ],
+)
+def test_no_old_one_ends_for_a_quota_in_vain(live: dict[str, Any], pods: list[Pod]) -> None:
+    assert auto(*pods, live=live) == SURGE
