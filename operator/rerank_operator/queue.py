@@ -2,14 +2,16 @@
 
 The handlers add keys, the workers of `main` take them. A key that is added while it is at work is taken
 again afterwards, so no change is ever missed; ten changes before a worker is free cost one look.
-The rules are those of client-go's workqueue (k8s.io/client-go/util/workqueue), but for the order: of the keys
-that wait, the one that has been due for longest comes next. One that can wait is due later than it came: what
-comes within that time goes first, and nothing that comes later.
+The rules are those of client-go's workqueue (k8s.io/client-go/util/workqueue), but for the order. Groups of
+keys take turns, so that the thousands of one keep no other waiting. Of a group's keys that wait, the one that
+has been due for longest comes next. One that can wait is due later than it came: what comes within that time
+goes first, and nothing that comes later.
 """
 
 import asyncio
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable, Container, Hashable
 from typing import Final, Generic, TypeVar
 
@@ -24,15 +26,23 @@ LONGEST_RETRY_SECONDS: Final = 120.0
 class KeyedQueue(Generic[Key]):
     """See the module. Not thread-safe: one event loop.
 
-    `own` are the versions that our own writes made; `can_wait` says for how many seconds a key can.
+    `own` are the versions that our own writes made; `can_wait` says for how many seconds a key can, and
+    `group` to which one it belongs.
     """
 
     def __init__(
-        self, own: Container[Version] = (), *, can_wait: Callable[[Key], float] = lambda _key: 0.0
+        self,
+        own: Container[Version] = (),
+        *,
+        can_wait: Callable[[Key], float] = lambda _key: 0.0,
+        group: Callable[[Key], Hashable] = lambda _key: None,
     ) -> None:
         self._own = own
         self._can_wait = can_wait
-        self._waiting: list[tuple[float, int, Key]] = []  # a heap: when it is due, in the order of coming
+        self._group = group
+        # By group a heap: when a key is due, in the order of coming. Only of groups that have one waiting.
+        self._waiting: dict[Hashable, list[tuple[float, int, Key]]] = {}
+        self._turns: deque[Hashable] = deque()
         self._came = 0
         self._dirty: set[Key] = set()
         self._told: dict[Key, set[Version]] = {}
@@ -43,7 +53,7 @@ class KeyedQueue(Generic[Key]):
 
     def __len__(self) -> int:
         """Keys that wait for a worker now; delayed ones do not count."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     def add(self, key: Key) -> None:
         """Have the key looked at as soon as a worker is free."""
@@ -93,7 +103,7 @@ class KeyedQueue(Generic[Key]):
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
-        _, _, key = heapq.heappop(self._waiting)
+        key = self._next()
         self._dirty.discard(key)
         self._working[key] = asyncio.get_running_loop().time()
         return key
@@ -116,9 +126,23 @@ class KeyedQueue(Generic[Key]):
 
     def _line_up(self, key: Key) -> None:
         due = asyncio.get_running_loop().time() + self._can_wait(key)
+        group = self._group(key)
+        if group not in self._waiting:
+            self._waiting[group] = []
+            self._turns.append(group)
         self._came += 1
-        heapq.heappush(self._waiting, (due, self._came, key))
+        heapq.heappush(self._waiting[group], (due, self._came, key))
         self._arrived.set()
+
+    def _next(self) -> Key:
+        group = self._turns.popleft()
+        heap = self._waiting[group]
+        _, _, key = heapq.heappop(heap)
+        if heap:
+            self._turns.append(group)
+        else:
+            del self._waiting[group]
+        return key
 
     def _cancel_timer(self, key: Key) -> None:
         timer = self._timers.pop(key, None)

@@ -22,9 +22,9 @@ CONFLICT_SECONDS: Final = 0.2
 # What is wrong with the API server is over for all at once: then nobody should wait for long.
 AWAY_SECONDS: Final = 15.0
 
-# Where thousands wait, keys go before models: a look at a key is short, and all that its user waits for. A
-# model loads for minutes after its look, and what controllers do for models slows down all that comes after.
-# This is how much later a key may come and still go first.
+# Where thousands of a namespace wait, keys go before models: a look at a key is short, and all that its user
+# waits for. A model loads for minutes after its look, and what controllers do for models slows down all that
+# comes after. This is how much later a key may come and still go first.
 MODEL_LETS_PASS_SECONDS: Final = 120.0
 
 Reconcile = Callable[[str, str], Awaitable[float | None]]
@@ -33,8 +33,12 @@ _log = structlog.get_logger()
 
 
 def new_queue(own: Container[Version]) -> KeyedQueue[Key]:
-    """The queue of what is to be looked at, which lets keys go before models."""
-    return KeyedQueue(own, can_wait=lambda key: MODEL_LETS_PASS_SECONDS if key[0] == MODEL else 0.0)
+    """The queue of what is to be looked at: namespaces take turns, and in each keys go before models."""
+    return KeyedQueue(
+        own,
+        can_wait=lambda key: MODEL_LETS_PASS_SECONDS if key[0] == MODEL else 0.0,
+        group=lambda key: key[1],
+    )
 
 
 async def work(

@@ -117,6 +117,19 @@ async def test_a_key_that_can_wait_lets_nothing_go_first_that_comes_later() -> N
     assert [await queue.take() for _ in range(3)] == ["soon", "patient", "late"]
 
 
+async def test_groups_take_turns() -> None:
+    """Whoever has one waits for as many as there are groups, not for all that another one has."""
+    queue: KeyedQueue[str] = KeyedQueue(group=lambda key: key[0])
+    for key in ("a1", "a2", "a3", "b1", "a4", "c1"):
+        queue.add(key)
+    taken = [await queue.take() for _ in range(3)]
+    queue.add("b2")  # its group has had its turn
+    taken += [await queue.take() for _ in range(4)]
+    assert taken == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+    assert len(queue) == 0
+    assert await empty(queue)
+
+
 @pytest.mark.parametrize("workers", [1, 5])
 async def test_no_key_is_ever_at_two_workers(workers: int) -> None:
     queue: KeyedQueue[int] = KeyedQueue()

@@ -40,6 +40,14 @@ async def test_where_many_wait_keys_go_before_models() -> None:
     assert [(await queue.take())[0] for _ in range(4)] == [API_KEY, API_KEY, MODEL, MODEL]
 
 
+async def test_thousands_of_keys_keep_no_other_namespace_waiting() -> None:
+    queue = workers.new_queue(set())
+    for number in range(1000):
+        queue.add((API_KEY, "crowded", f"number-{number}"))
+    queue.add((MODEL, "team", "minilm"))
+    assert (MODEL, "team", "minilm") in [await queue.take() for _ in range(2)]
+
+
 @pytest.mark.parametrize(
     ("outcome", "result", "asked"),
     [
