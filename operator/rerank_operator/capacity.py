@@ -179,9 +179,11 @@ def _no_gpu(gpu: EffectiveGpu, nodes: Sequence[Node]) -> str:
     having = [node for node in named if _memory(node, gpu) == largest]
     products = sorted({product for node in having if (product := _product(node, gpu))})
     which = f" ({', '.join(products)})" if products else ""
+    wanted = "a GPU" if gpu.count == 1 else f"{gpu.count} GPUs"
+    kind = " of spec.resources.gpu.products" if gpu.products else ""
     return (
-        f"no node has a GPU with {gpu.min_memory} (spec.resources.gpu.minMemory); the largest{which}"
-        f" has {_gib(largest * _MIB)}, on {_nodes(len(having))}"
+        f"no node has {wanted}{kind} with {gpu.min_memory} (spec.resources.gpu.minMemory);"
+        f" the largest{which} has {_gib(largest * _MIB)}, on {_nodes(len(having))}"
     )
 
 

@@ -25,6 +25,7 @@ _IMAGE_REASONS: Final = frozenset(
         "InvalidImageName",
         "ImageInspectError",
         "RegistryUnavailable",
+        "SignatureValidationFailed",
     }
 )
 _START_REASONS: Final = frozenset({"CreateContainerError", "RunContainerError", "PreCreateHookError"})
@@ -47,6 +48,10 @@ _PULL_ERRORS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), hint)
     for pattern, hint in (
         (r"not present with pull policy", "the node has no such image, and image.pullPolicy is Never"),
+        (r"SignatureValidationFailed", "its signature is not what the node asks for"),
+        (r"no match(ing manifest)? for ", "there is none for the node's platform"),
+        (r"x509:", "the node does not trust the registry's certificate"),
+        (r"toomanyrequests|too many requests|rate limit|\b429\b", "the registry wants fewer pulls"),
         (r"unauthorized|denied|forbidden|\b40[13]\b", "the registry does not let the node have it"),
         (r"not found|manifest unknown|\b404\b", "the registry has no such image"),
         (r"no such host|timeout|refused|unreachable", "the registry cannot be reached from the node"),
@@ -171,7 +176,8 @@ def _container_cause(container: Container, name: str, stage: Stage) -> Cause | N
         # The kubelet alternates between the pull's error and its back-off: one sentence for both.
         named = _PULLED_IMAGE.search(message)
         image = named[1] if named else container.image
-        return Cause(stage, "ImagePullFailed", f"the image {image} cannot be pulled{_why(message)}")
+        why = _why(f"{waiting}: {message}")
+        return Cause(stage, "ImagePullFailed", f"the image {image} cannot be pulled{why}")
     if waiting == "CreateContainerConfigError" and not _NOT_READ_YET.search(message):
         return _config_error(message, stage)
     if waiting in _START_REASONS:

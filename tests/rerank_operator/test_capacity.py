@@ -87,7 +87,18 @@ NO_GPU: dict[str, tuple[Wishes, list[Node], str]] = {
     "too little memory in those that were asked for": (
         wishes(minMemory="24G", products=["Tesla-T4"]),
         [L4, *T4],
-        f"{NO_MEMORY}; the largest (Tesla-T4) has 15.0 GiB, on 3 nodes",
+        (
+            "no node has a GPU of spec.resources.gpu.products with 24G (spec.resources.gpu.minMemory);"
+            " the largest (Tesla-T4) has 15.0 GiB, on 3 nodes"
+        ),
+    ),
+    "too little memory where there are as many": (
+        wishes(minMemory="40G", count=2),
+        [L4, node("a100", "NVIDIA-A100", 81920)],
+        (
+            "no node has 2 GPUs with 40G (spec.resources.gpu.minMemory);"
+            " the largest (NVIDIA-L4) has 22.5 GiB, on 1 node"
+        ),
     ),
     "nobody tells the memory": (
         wishes(minMemory="24G"),

@@ -47,6 +47,12 @@ CASES: list[tuple[str, Pod, str, tuple[str, str] | None]] = [
         ("Downloaded", "ImagePullFailed"),
     ),
     (
+        "image not signed",
+        pod(fetch=waiting("SignatureValidationFailed", "image pull failed for i:1")),
+        "Downloading",
+        ("Downloaded", "ImagePullFailed"),
+    ),
+    (
         "image missing, again",
         pod(fetch=waiting("ImagePullBackOff")),
         "Downloading",
@@ -243,6 +249,12 @@ def test_the_pull_error_and_its_back_off_read_the_same() -> None:
             'Container image "i:1" is not present with pull policy of Never',
             ": the node has no such image, and image.pullPolicy is Never",
         ),
+        (
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            ": the node does not trust the registry's certificate",
+        ),
+        ("toomanyrequests: You have reached your pull rate limit", ": the registry wants fewer pulls"),
+        ("no match for platform in manifest: not found", ": there is none for the node's platform"),
         ("something new", ""),
     ],
 )
