@@ -79,7 +79,6 @@ class PublicApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        started = time.perf_counter()
         exchange = Exchange(scope, receive, send, in_flight=self._in_flight, closing=self._lifecycle.draining)
         self._metrics.in_flight.inc()
         try:
@@ -89,7 +88,7 @@ class PublicApp:
                 await exchange.finish()
         finally:
             self._metrics.in_flight.dec()
-            self._record(exchange, time.perf_counter() - started)
+            self._record(exchange, time.monotonic() - exchange.arrived)
 
     async def _serve(self, exchange: Exchange) -> None:
         try:

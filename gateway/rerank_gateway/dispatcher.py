@@ -18,6 +18,7 @@ from rerank_gateway.errand import Errand
 from rerank_gateway.errors import ApiError
 from rerank_gateway.estimate import Estimator
 from rerank_gateway.fair_queue import Entry, FairQueue
+from rerank_gateway.latency import Latency
 from rerank_gateway.metrics import Metrics
 from rerank_gateway.part_size import Most, PartSize
 from rerank_gateway.queue_limits import QueueLimits
@@ -62,6 +63,7 @@ class Dispatcher:
     ) -> None:
         self.estimator = Estimator()
         self.throughput = Throughput()
+        self.latency = Latency()
         self.read_tokens = 0
         self.queue: FairQueue[Part, Turn] = FairQueue(settings.part_tokens)
         self._model = model

@@ -1,6 +1,7 @@
 """One request and its answer over raw ASGI: bounded reading, one way to answer, an eye on the client."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -60,7 +61,8 @@ class Client(Protocol):
 
 
 class Exchange:
-    """A request in progress. `status` is 0 until it is answered; `notes` go into the access log.
+    """A request in progress. `status` is 0 until it is answered; `notes` go into the access log; `arrived` is
+    when its head was there, on the monotonic clock.
 
     `key` and `model` as soon as they are known: for the access log, metrics and usage.
     What it holds of `in_flight` is given back by `finish`.
@@ -77,6 +79,7 @@ class Exchange:
         "_send",
         "_tail",
         "_unread",
+        "arrived",
         "head",
         "key",
         "method",
@@ -89,6 +92,7 @@ class Exchange:
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, *, in_flight: InFlight, closing: bool
     ) -> None:
+        self.arrived = time.monotonic()
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.head = head.read(scope["raw_path"] + scope["query_string"], scope["headers"])

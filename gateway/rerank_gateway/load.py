@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from rerank_gateway.latency import LatencyFigures
 from rerank_gateway.model_load import ModelLoad
 from rerank_gateway.state import State
 
@@ -51,4 +52,14 @@ def _load(load: ModelLoad) -> dict[str, Any]:
         "measuredSecondsAgo": load.measured_seconds_ago,
         "readTokens": load.read_tokens,
         "idleSeconds": load.idle_seconds,
+        "latency": None if load.latency is None else _latency(load.latency),
+    }
+
+
+def _latency(figures: LatencyFigures) -> dict[str, Any]:
+    return {
+        "medianSeconds": figures.median_seconds,
+        "p95Seconds": figures.p95_seconds,
+        "requests": figures.requests,
+        "secondsAgo": figures.seconds_ago,
     }

@@ -1,7 +1,8 @@
-"""How much a model has to do, in plain numbers: for `/load`, which autoscaling reads."""
+"""How much a model has to do and how it copes, in plain numbers: for `/load`, which the operator reads."""
 
 from dataclasses import dataclass
 
+from rerank_gateway.latency import LatencyFigures
 from rerank_gateway.records import ObjectId
 
 
@@ -20,6 +21,7 @@ class ModelLoad:
         measured_seconds_ago: how old `tokens_per_second` is.
         read_tokens: what replicas have read since this gateway first asked for the model; only grows.
         idle_seconds: since the last request came.
+        latency: of its requests, each from its arrival; None: none was answered lately.
     """
 
     model: ObjectId
@@ -32,3 +34,4 @@ class ModelLoad:
     measured_seconds_ago: float | None
     read_tokens: int
     idle_seconds: float
+    latency: LatencyFigures | None

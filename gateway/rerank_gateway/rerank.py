@@ -95,6 +95,6 @@ class Rerank:
         trace = Trace(exchange.head.traceparent, exchange.head.tracestate)
         notes["backend_request_id"] = trace.id
         started = time.perf_counter()
-        rankings = await self._scheduler.rank(key, model, call, estimates, trace)
+        rankings = await self._scheduler.rank(key, model, call, estimates, trace, arrived=exchange.arrived)
         notes["ranking_ms"] = round((time.perf_counter() - started) * 1000, 2)
         return rankings

@@ -57,22 +57,31 @@ class Scheduler:
         call: Call,
         estimates: Sequence[Estimate],
         trace: Trace,
+        *,
+        arrived: float,
     ) -> list[Ranking]:
         """A ranking for each request of `call`, in their order, as the `estimates` are.
+
+        `arrived` is when the client's request did, on the monotonic clock. How long it took since is counted,
+        unless it waited for a first replica: that is not how fast the model is.
 
         Raises:
             ApiError: the refusal to send.
         """
         now = time.monotonic()
-        self._dispatcher(model)
+        latency = self._dispatcher(model).latency
         self._last_request[model.id] = now
         deadline = now + self._settings.request_timeout_seconds
-        if not self._state.replicas(model.id):
+        held = not self._state.replicas(model.id)
+        if held:
             await self._room.until_ready(key.id, model, deadline)
         ranks = partial(self._rank, model, call, estimates, lambda: Errand(key.id, trace, deadline))
-        if len(call.requests) == 1:
-            return [await ranks(0)]
-        return await _all(ranks, len(call.requests))
+        count = len(call.requests)
+        rankings = [await ranks(0)] if count == 1 else await _all(ranks, count)
+        if not held:
+            now = time.monotonic()
+            latency.took(now - arrived, now)
+        return rankings
 
     def estimates(self, model: ModelRecord, requests: Iterable[RerankRequest]) -> list[Estimate]:
         """About how many tokens the model is going to read for each of them.
@@ -115,6 +124,7 @@ class Scheduler:
             measured_seconds_ago=None if throughput.measured_at is None else now - throughput.measured_at,
             read_tokens=dispatcher.read_tokens,
             idle_seconds=now - last_request,
+            latency=dispatcher.latency.figures(now),
         )
 
     async def _rank(

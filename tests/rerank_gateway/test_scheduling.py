@@ -57,7 +57,7 @@ def seen(engines: list[FakeEngine]) -> list[str]:
 
 def load(gateway: Running) -> ModelLoad:
     loads = gateway.gateway.scheduler.loads()
-    return loads[0] if loads else ModelLoad(ObjectId("", ""), 0, 0, 0, 0, 0, None, None, 0, 0)
+    return loads[0] if loads else ModelLoad(ObjectId("", ""), 0, 0, 0, 0, 0, None, None, 0, 0, None)
 
 
 async def taught(gateway: Running) -> None:
@@ -332,6 +332,11 @@ async def test_a_request_waits_for_the_first_replica(engine: FakeEngine) -> None
         gateway.source.put(*slice_of([engine]))
         assert [(await request).status for request in requests] == [200] * 3
         assert load(gateway).held_requests == 0
+        assert load(gateway).latency is None  # so long the model took to start, and not to answer
+        await gateway.rerank()
+        latency = load(gateway).latency
+        assert latency is not None
+        assert latency.requests == 1
 
 
 async def test_the_wait_for_a_first_replica_is_bounded() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -281,6 +282,30 @@ async def test_the_load_of_each_model_and_replica(gateway: Running, engine: Fake
     assert set(busy["minilm"]) == {"namespace", "name", *map(to_camel, LOAD)}
     idle = (await loads(gateway))["minilm"]
     assert idle["replicas"][0]["tokensInFlight"] == idle["runningTokens"] == 0
+
+
+@session
+async def test_the_latency_of_a_model_is_of_the_requests_that_were_ranked(engine: FakeEngine) -> None:
+    async with running(Settings(drain_seconds=0)) as gateway:
+        gateway.source.put(objects.model(), *slice_of([engine]))
+
+        async def told() -> Any:
+            return (await loads(gateway))["minilm"]["latency"]
+
+        engine.behave.append("fail")
+        assert (await gateway.rerank()).status == 502
+        assert await told() is None
+        engine.step_tokens, engine.step_seconds = 1000, 0.1
+        sent = time.monotonic()
+        assert (await gateway.rerank()).status == 200
+        took = time.monotonic() - sent
+        first = await told()
+        assert set(first) == {"medianSeconds", "p95Seconds", "requests", "secondsAgo"}
+        assert 0.095 < first["medianSeconds"] == first["p95Seconds"] < 1.05 * took
+        assert 0 <= first["secondsAgo"] <= time.monotonic() - sent
+        for _ in range(2):
+            await gateway.rerank()
+        assert (await told())["requests"] == 3
 
 
 @session

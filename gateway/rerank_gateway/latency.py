@@ -1,0 +1,95 @@
+"""How long a model's requests take: counts by steps of a tenth, of which those of old requests are forgotten.
+Pure.
+
+Each request costs one count, and each model two small arrays, however much is asked.
+"""
+
+import math
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import add
+from typing import Final
+
+WINDOW_SECONDS: Final = 300.0
+
+_LEAST_SECONDS: Final = 0.001
+_STEP: Final = 1.1
+# Up to ten minutes, which is longer than a request may take.
+_STEPS: Final = 140
+_PER_STEP: Final = 1 / math.log(_STEP)
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyFigures:
+    """Of the requests that were answered with rankings in the last window and the one before.
+
+    Attributes:
+        median_seconds: half of them took no longer; within a twentieth, as the next one is.
+        p95_seconds: 95 of 100 took no longer.
+        requests: how many they are.
+        seconds_ago: since the newest was answered.
+    """
+
+    median_seconds: float
+    p95_seconds: float
+    requests: int
+    seconds_ago: float
+
+
+class Latency:
+    """Of one model's requests. Times are monotonic seconds."""
+
+    __slots__ = ("_last", "_newer", "_older", "_until")
+
+    def __init__(self) -> None:
+        self._older = _none()
+        self._newer = _none()
+        self._until = -math.inf
+        self._last = -math.inf
+
+    def took(self, seconds: float, now: float) -> None:
+        """A request was answered after so many seconds."""
+        if now >= self._until:
+            self._turn(now)
+        self._newer[_step(seconds)] += 1
+        self._last = now
+
+    def figures(self, now: float) -> LatencyFigures | None:
+        """None where no request was answered for two windows."""
+        if now - self._last > 2 * WINDOW_SECONDS:
+            return None
+        up_to = list(accumulate(map(add, self._older, self._newer)))
+        return LatencyFigures(
+            median_seconds=_quantile(up_to, 0.5),
+            p95_seconds=_quantile(up_to, 0.95),
+            requests=up_to[-1],
+            seconds_ago=now - self._last,
+        )
+
+    def _turn(self, now: float) -> None:
+        """Begin a window. The one that ended is kept unless it ended a whole window ago."""
+        if now < self._until + WINDOW_SECONDS:
+            self._older = self._newer
+            self._until += WINDOW_SECONDS
+        else:
+            self._older = _none()
+            self._until = now + WINDOW_SECONDS
+        self._newer = _none()
+
+
+def _none() -> "array[int]":
+    return array("I", bytes(4 * _STEPS))
+
+
+def _step(seconds: float) -> int:
+    if seconds <= _LEAST_SECONDS:
+        return 0
+    return min(int(math.log(seconds / _LEAST_SECONDS) * _PER_STEP), _STEPS - 1)
+
+
+def _quantile(up_to: list[int], part: float) -> float:
+    """The middle of the step that the request lies in which so great a part took no longer than."""
+    step = bisect_left(up_to, math.ceil(part * up_to[-1]))
+    return _LEAST_SECONDS * math.pow(_STEP, step + 0.5)
