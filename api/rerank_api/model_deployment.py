@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from rerank_api.conditions import Condition
 from rerank_api.effective import Effective
@@ -198,6 +198,29 @@ class AutoscalingStatus(StatusModel):
     last_scale_time: datetime | None = None
 
 
+class ThroughputStatus(StatusModel):
+    """What one replica does while it has all that it can take, and when that was last seen."""
+
+    tokens_per_second: int
+    measured_at: AwareDatetime
+
+
+class LatencyStatus(StatusModel):
+    """What clients wait for rankings, of how many requests, and when the newest was answered."""
+
+    median_seconds: float
+    p95_seconds: float
+    requests: int
+    measured_at: AwareDatetime
+
+
+class MeasuredStatus(StatusModel):
+    """How fast the model was when it was last asked; None where that was never seen."""
+
+    throughput: ThroughputStatus | None = None
+    latency: LatencyStatus | None = None
+
+
 class ModelDeploymentStatus(StatusModel):
     """The state that the operator observed. `ready` is "1/2": ready of wanted replicas, for a column."""
 
@@ -211,6 +234,7 @@ class ModelDeploymentStatus(StatusModel):
     model: ModelStatus | None = None
     effective: Effective | None = None
     autoscaling: AutoscalingStatus | None = None
+    measured: MeasuredStatus | None = None
     download: DownloadStatus | None = None
     endpoint: str | None = None
     message: str = ""

@@ -7,9 +7,10 @@ GROUP: Final = "rerank.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 FIELD_MANAGER: Final = "rerank-operator"
-# A manager of its own: a status applied without usage must not take usage away, nor usage the rest.
+# Managers of their own: a status applied without usage must not take usage away, nor usage the rest.
 USAGE_FIELD_MANAGER: Final = f"{FIELD_MANAGER}/usage"
 AUTOSCALING_FIELD_MANAGER: Final = f"{FIELD_MANAGER}/autoscaling"
+MEASURED_FIELD_MANAGER: Final = f"{FIELD_MANAGER}/measured"
 
 MODEL_LABEL: Final = f"{GROUP}/model"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"

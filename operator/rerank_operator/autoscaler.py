@@ -20,7 +20,7 @@ _STEP: Final = 4
 # A replica that is busy for more of its time than this has no room for what comes in bursts.
 _FULL: Final = 0.8
 # Gateways that measured so lately shared the replicas while they did: what they got adds up.
-_LATELY_SECONDS: Final = 10.0
+LATELY_SECONDS: Final = 10.0
 # So that a burst between two looks is not taken for a load that stays.
 _HALF_LIFE_SECONDS: Final = 30.0
 
@@ -232,7 +232,7 @@ def _speed(loads: Sequence[Load]) -> float | None:
         if load.tokens_per_second and load.measured_seconds_ago is not None
     ]
     alone = max((speed for speed, _ in measured), default=0.0)
-    together = sum(speed for speed, ago in measured if ago <= _LATELY_SECONDS)
+    together = sum(speed for speed, ago in measured if ago <= LATELY_SECONDS)
     return max(alone, together) or None
 
 

@@ -147,7 +147,7 @@ class Autoscaling:
 
     async def _ask(self, ip: str, wanted: Mapping[ModelId, object]) -> Mapping[ModelId, Load] | None:
         data = await self.gateways.ask(ip, "/load", limit=load_report.SIZE_LIMIT_BYTES)
-        return None if data is None else load_report.parse(data, wanted)
+        return None if data is None else load_report.loads(data, wanted)
 
     async def _scale(
         self, model: ModelDeployment, ready: int, loads: Sequence[Load], *, complete: bool

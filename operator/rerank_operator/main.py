@@ -37,6 +37,7 @@ from rerank_operator.health import Health, Metrics
 from rerank_operator.key_reconciler import KeyReconciler, known_hashes
 from rerank_operator.lease import LeaderLease
 from rerank_operator.listed import Listed
+from rerank_operator.measuring import Measuring
 from rerank_operator.model_reconciler import ModelReconciler
 from rerank_operator.observe import Nodes, Reports
 from rerank_operator.pod_status import Poller
@@ -204,6 +205,7 @@ async def _lead(
         tasks.append(asyncio.create_task(builtin_catalog.install(api, entries), name="catalog"))
     tasks.append(asyncio.create_task(collector.run(), name="usage"))
     tasks.append(asyncio.create_task(autoscaling.run(), name="autoscaling"))
+    tasks.append(asyncio.create_task(Measuring(api=api, gateways=gateways).run(), name="measuring"))
     guard = asyncio.create_task(_stop_at_fault(watchdog), name="watchdog")
     tasks.append(guard)
     for task in tasks:

@@ -59,8 +59,8 @@ UNTOLD_SECONDS: Final = 15.0
 # tells the time in whole seconds: it is explained once more.
 _FRESH_VERDICT: Final = timedelta(seconds=FRESH_SECONDS + 1)
 
-# The number that autoscaling wants stands in the same status, and is not written here.
-_OURS: Final = ModelDeploymentStatus.model_fields.keys() - {"autoscaling"}
+# What autoscaling wants and what was measured stand in the same status, and are not written here.
+_OURS: Final = ModelDeploymentStatus.model_fields.keys() - {"autoscaling", "measured"}
 _STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus, only=_OURS)
 
 

@@ -20,7 +20,7 @@ _LATEST: Final = 253402300799  # the last second of the year 9999: no later time
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Process = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
-_Name = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9.]{0,62}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9.]{0,62}$")]
 _Model = Annotated[
     str, Field(pattern=r"^(\(other\)|([a-z0-9][-a-z0-9]*/)?[a-z0-9][-a-z0-9.]*)$", max_length=128)
 ]
@@ -75,8 +75,8 @@ class _Row(_Part):
 
 
 class _Key(_Part):
-    namespace: _Name
-    name: _Name
+    namespace: Name
+    name: Name
     uid: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
     last_used: Annotated[float, Field(ge=0, le=_LATEST)]
     models: Annotated[list[_Row], Field(max_length=LISTED_MODELS + 1)]

@@ -61,7 +61,7 @@ def test_the_columns_of_models(api: Api, namespace: str) -> None:
         ("volume", "weights", "0/2", "Pending"),
     ]
     wide = table(kubectl(api.access, "get", "md", "-n", namespace, "-o", "wide"))
-    assert list(wide[0])[-3:] == ["REVISION", "ENDPOINT", "MESSAGE"]
+    assert list(wide[0])[-4:] == ["TOKENS/S", "REVISION", "ENDPOINT", "MESSAGE"]
     assert wide[0]["ENDPOINT"].startswith("http://rerank-gateway.")
     assert wide[0]["MESSAGE"]
 

@@ -296,5 +296,5 @@ async def test_a_model_that_was_made_anew_is_left_alone(stage: Stage) -> None:
 def test_a_gateway_tells_what_the_loop_reads() -> None:
     unasked = {"namespace": "team", "name": "unasked", "replicas": []}
     page = {"process": "a" * 16, "models": [told(queuedTokens=7, readTokens=9), told("other"), unasked]}
-    found = load_report.parse(orjson.dumps(page), {("team", "m"), ("team", "unasked")})
+    found = load_report.loads(orjson.dumps(page), {("team", "m"), ("team", "unasked")})
     assert found == {("team", "m"): Load("a" * 16, 7, 0, 0, 9, 1000.0, 1.0, 0.5)}

@@ -27,6 +27,7 @@ class Obliging(Cluster):
         (API_KEY, names.FIELD_MANAGER, "apikeys"),
         (API_KEY, names.USAGE_FIELD_MANAGER, "apikeys/usage"),
         (MODEL_DEPLOYMENT, names.AUTOSCALING_FIELD_MANAGER, "modeldeployments/autoscaling"),
+        (MODEL_DEPLOYMENT, names.MEASURED_FIELD_MANAGER, "modeldeployments/measured"),
     ],
 )
 async def test_what_others_write_into_a_status_is_counted_apart(
@@ -57,6 +58,7 @@ async def test_a_write_does_not_outlive_the_lease(left: float, deadline: float |
         (names.FIELD_MANAGER, True),
         (names.USAGE_FIELD_MANAGER, False),  # it is written onto what no look may have seen
         (names.AUTOSCALING_FIELD_MANAGER, False),  # a look has to carry out what was decided
+        (names.MEASURED_FIELD_MANAGER, False),  # as usage
     ],
 )
 async def test_the_versions_that_looks_make_are_known(manager: str, own: bool) -> None:

@@ -215,6 +215,16 @@ async def test_children_first_then_the_status() -> None:
     assert api.writes == ALL
 
 
+async def test_what_others_write_into_the_status_is_left_to_them() -> None:
+    first = Objects(resource())
+    await look(first)
+    scaled = {"replicas": 1, "reason": "Started"}
+    measured = {"throughput": {"tokensPerSecond": 9, "measuredAt": "2026-11-29T12:00:00Z"}}
+    again = Objects(resource() | {"status": first.status | {"autoscaling": scaled, "measured": measured}})
+    await look(again)
+    assert "status" not in again.writes
+
+
 @pytest.mark.parametrize("several", [{"replicas": 2}, {"autoscaling": {"maxReplicas": 2}}])
 async def test_a_model_that_can_have_several_replicas_has_a_budget_before_they_run(several: Object) -> None:
     api = Objects(resource(**several))
