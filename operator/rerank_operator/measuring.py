@@ -61,8 +61,8 @@ class Measuring:
                     _log.warning(
                         "could not tell how fast a model is", model="/".join(model), error=str(error)
                     )
-                if error.away:
-                    return
+                if not error.status:
+                    return  # each that is left would wait as long for no answer
             except NotLeaderError:
                 _log.warning("not told how fast models are: the lease is not held")
                 return

@@ -252,6 +252,7 @@ async def test_a_conflict_is_tried_again_onto_what_is_there_then(stage: Stage) -
     ("refusal", "asked"),
     [
         (ApiError(403, "Forbidden", "no"), ["m", "other"]),
+        (ApiError(500, "InternalError", "a webhook of somebody else"), ["m", "other"]),
         (ApiError(0, "Unreachable", "gone"), ["m"]),
         (NotLeaderError(), ["m"]),
     ],
