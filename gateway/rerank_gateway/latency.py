@@ -6,10 +6,10 @@ Each request costs one count, and each model two small arrays, however much is a
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import add
+from operator import sub
 from typing import Final
 
 WINDOW_SECONDS: Final = 300.0
@@ -18,7 +18,8 @@ _LEAST_SECONDS: Final = 0.001
 _STEP: Final = 1.1
 # Up to ten minutes, which is longer than a request may take.
 _STEPS: Final = 140
-_PER_STEP: Final = 1 / math.log(_STEP)
+# Where each ends but the last, which has none, as the first has no beginning.
+_ENDS: Final = [_LEAST_SECONDS * math.pow(_STEP, step) for step in range(1, _STEPS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,15 @@ class LatencyFigures:
 
 
 class Latency:
-    """Of one model's requests. Times are monotonic seconds."""
+    """Of one model's requests: how many took each step, in the window before and in both. Times are monotonic
+    seconds.
+    """
 
-    __slots__ = ("_last", "_newer", "_older", "_until")
+    __slots__ = ("_both", "_last", "_older", "_until")
 
     def __init__(self) -> None:
         self._older = _none()
-        self._newer = _none()
+        self._both = _none()
         self._until = -math.inf
         self._last = -math.inf
 
@@ -53,14 +56,14 @@ class Latency:
         """A request was answered after so many seconds."""
         if now >= self._until:
             self._turn(now)
-        self._newer[_step(seconds)] += 1
+        self._both[bisect_right(_ENDS, seconds)] += 1
         self._last = now
 
     def figures(self, now: float) -> LatencyFigures | None:
         """None where no request was answered for two windows."""
         if now - self._last > 2 * WINDOW_SECONDS:
             return None
-        up_to = list(accumulate(map(add, self._older, self._newer)))
+        up_to = list(accumulate(self._both))
         return LatencyFigures(
             median_seconds=_quantile(up_to, 0.5),
             p95_seconds=_quantile(up_to, 0.95),
@@ -71,22 +74,16 @@ class Latency:
     def _turn(self, now: float) -> None:
         """Begin a window. The one that ended is kept unless it ended a whole window ago."""
         if now < self._until + WINDOW_SECONDS:
-            self._older = self._newer
+            self._older = array("I", map(sub, self._both, self._older))
             self._until += WINDOW_SECONDS
         else:
             self._older = _none()
             self._until = now + WINDOW_SECONDS
-        self._newer = _none()
+        self._both = self._older[:]
 
 
 def _none() -> "array[int]":
     return array("I", bytes(4 * _STEPS))
-
-
-def _step(seconds: float) -> int:
-    if seconds <= _LEAST_SECONDS:
-        return 0
-    return min(int(math.log(seconds / _LEAST_SECONDS) * _PER_STEP), _STEPS - 1)
 
 
 def _quantile(up_to: list[int], part: float) -> float:
