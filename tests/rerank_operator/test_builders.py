@@ -11,6 +11,7 @@ import yaml
 
 from rerank_api.api_key import APIKey
 from rerank_api.effective import effective
+from rerank_api.model_deployment import ModelDeployment
 from rerank_operator.builders.config_map import config_map
 from rerank_operator.builders.deployment import pod_template
 from rerank_operator.builders.metadata import digest, with_applied
@@ -22,6 +23,7 @@ from rerank_operator.builders.source import source_of
 from tests.rerank_operator.samples import COMMIT, SETTINGS, built, model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "operator"
+CRDS = Path(__file__).parents[2] / "crds"
 
 IMAGE = "registry.example.com/models@sha256:" + "0" * 64
 CASES: dict[str, dict[str, Any]] = {
@@ -184,17 +186,110 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def test_only_what_pods_are_made_of_changes_the_template() -> None:
-    """Scaling or an alias must not restart a replica; anything in the pod must."""
+def template(**spec: Any) -> Any:
+    return built(model(**spec))["spec"]["template"]
 
-    def template(**spec: Any) -> Any:
-        return built(model(**spec))["spec"]["template"]
 
-    base = template()
-    assert template(replicas=5) == base
-    assert template(aliases=["a"]) == base
-    assert template(rollout={"strategy": "Recreate", "progressDeadlineSeconds": 60}) == base
-    # What says no more than the defaults is no change.
+def hub(**more: Any) -> dict[str, Any]:
+    return {"model": {"huggingFace": {"repo": "org/name", **more}}}
+
+
+RESTARTS_NOTHING: tuple[dict[str, Any], ...] = (
+    {"replicas": 5},
+    {"replicas": 0},
+    {"aliases": ["a"]},
+    {"access": {"namespaces": ["team-b"]}},
+    {"rollout": {"strategy": "Recreate"}},
+    {"rollout": {"progressDeadlineSeconds": 60}},
+    {"scoring": {"cacheScores": True}},
+    {"autoscaling": {"maxReplicas": 4}},
+    {"autoscaling": {"maxReplicas": 4, "minReplicas": 2}},
+    {"autoscaling": {"maxReplicas": 4, "targetQueueSeconds": 9}},
+    {"autoscaling": {"maxReplicas": 4, "scaleDownDelaySeconds": 9}},
+    {"autoscaling": {"maxReplicas": 4, "minReplicas": 0, "idleSecondsToZero": 9}},
+)
+REPLACES: tuple[dict[str, Any], ...] = (
+    hub(revision="v2"),
+    hub(file="a.gguf"),
+    hub(endpoint="https://own"),
+    hub(tokenSecretRef={"name": "hf"}),
+    hub(tokenSecretRef={"name": "hf", "key": "other"}),
+    {"model": {"huggingFace": {"repo": "org/other"}}},
+    {"model": {"persistentVolumeClaim": {"claimName": "weights", "path": "a"}}},
+    {"model": {"image": {"reference": IMAGE, "path": "a"}}},
+    {"resources": {"cpu": "2"}},
+    {"resources": {"memory": "9Gi"}},
+    {"resources": {"gpu": {"count": 2}}},
+    {"resources": {"gpu": {"resourceName": "amd.com/gpu"}}},
+    {"resources": {"gpu": {"products": ["NVIDIA-L4"]}}},
+    {"resources": {"gpu": {"minMemory": "24G"}}},
+    {"resources": {"gpu": {"resourceClaimTemplateName": "gpu-24g"}}},
+    {"scheduling": {"nodeSelector": {"a": "b"}}},
+    {"scheduling": {"tolerations": [{"operator": "Exists"}]}},
+    {"scheduling": {"affinity": {"podAffinity": {}}}},
+    {"scheduling": {"priorityClassName": "high"}},
+    {"scheduling": {"runtimeClassName": "nvidia"}},
+    {"scheduling": {"topologySpreadConstraints": []}},
+    {"engine": {"maxModelLen": 512}},
+    {"engine": {"dtype": "float16"}},
+    {"engine": {"gpuMemoryUtilization": 0.5}},
+    {"engine": {"trustRemoteCode": True}},
+    {"engine": {"image": "r.example/own:1"}},
+    {"engine": {"extraArgs": ["--seed=1"]}},
+    {"scoring": {"method": "Cosine"}},
+    {"scoring": {"instruction": "Find it"}},
+    {"scoring": {"truncation": {"maxTokensPerDocument": 9}}},
+    {"scoring": {"truncation": {"maxTokensPerQuery": 9}}},
+    {"scoring": {"truncation": {"onOverflow": "Reject"}}},
+    {"scoring": {"verification": {"mode": "Off"}}},
+    {"scoring": {"verification": {"cases": [{"query": "q", "relevant": "r", "irrelevant": "i"}]}}},
+    {"storage": {"persistentVolumeClaim": {"claimName": "c"}}},
+    {"storage": {"ephemeral": {"sizeLimit": "1Gi"}}},
+)
+
+
+@pytest.mark.parametrize("change", RESTARTS_NOTHING, ids=str)
+def test_what_no_pod_is_made_of_leaves_the_template_as_it_is(change: dict[str, Any]) -> None:
+    """The list in docs/rollouts.md, and `access` in docs/tenancy.md."""
+    assert template(**change) == template()
+
+
+@pytest.mark.parametrize("change", REPLACES, ids=str)
+def test_what_pods_are_made_of_changes_the_template(change: dict[str, Any]) -> None:
+    annotation = "rerank.dev/template"
+    before, after = (each["metadata"]["annotations"][annotation] for each in (template(), template(**change)))
+    assert before != after
+
+
+def test_it_is_known_of_every_field_of_the_spec_whether_it_replaces_replicas() -> None:
+    """But of `model.catalog`, which nothing is made from without its entry."""
+
+    def fields(schema: Any, path: str) -> set[str]:
+        inner = {f"{path}.{name}": part for name, part in schema.get("properties", {}).items()}
+        if not inner or path.startswith(".scheduling."):
+            return {path}
+        return {found for name, part in inner.items() for found in fields(part, name)}
+
+    def named(change: Any, path: str) -> set[str]:
+        if not isinstance(change, dict) or path.startswith(".scheduling."):
+            return {path}
+        return {found for name, part in change.items() for found in named(part, f"{path}.{name}")}
+
+    crd = yaml.safe_load((CRDS / "rerank.dev_modeldeployments.yaml").read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    tried = {path for change in (*RESTARTS_NOTHING, *REPLACES) for path in named(change, "")}
+    assert fields(schema, "") - tried == {".model.catalog"}
+
+
+def test_labels_of_the_model_leave_the_template_as_it_is() -> None:
+    of = model()
+    metadata = {"name": of.metadata.name, "namespace": of.metadata.namespace, "uid": of.metadata.uid}
+    body = {"metadata": {**metadata, "labels": {"team": "a"}, "annotations": {"x": "y"}, "generation": 9}}
+    changed = ModelDeployment.parse({**body, "spec": {"model": {"huggingFace": {"repo": "org/name"}}}})
+    assert built(changed)["spec"]["template"] == template()
+
+
+def test_what_says_no_more_than_the_defaults_is_no_change() -> None:
     defaults = {
         "resources": {"gpu": {"count": 1, "resourceName": "nvidia.com/gpu"}, "cpu": "1", "memory": "8Gi"},
         "engine": {"dtype": "auto", "trustRemoteCode": False},
@@ -204,40 +299,7 @@ def test_only_what_pods_are_made_of_changes_the_template() -> None:
             "verification": {"mode": "Required", "cases": []},
         },
     }
-    assert template(**defaults) == base
-    changes: tuple[dict[str, Any], ...] = (
-        {"resources": {"memory": "9Gi"}},
-        {"scoring": {"method": "Cosine"}},
-        {"model": {"huggingFace": {"repo": "org/name", "revision": "v2"}}},
-        {"scheduling": {"nodeSelector": {"a": "b"}}},
-        {"scheduling": {"affinity": {"podAffinity": {}}}},
-        {"scheduling": {"priorityClassName": "high"}},
-        {"scheduling": {"runtimeClassName": "nvidia"}},
-        {"scheduling": {"topologySpreadConstraints": []}},
-        {"resources": {"gpu": {"products": ["NVIDIA-L4"]}}},
-        {"resources": {"gpu": {"minMemory": "24G"}}},
-        {"resources": {"gpu": {"count": 2}}},
-        {"resources": {"gpu": {"resourceClaimTemplateName": "gpu-24g"}}},
-        {"model": {"huggingFace": {"repo": "org/name", "file": "a.gguf"}}},
-        {"engine": {"maxModelLen": 512}},
-        {"engine": {"dtype": "float16"}},
-        {"engine": {"gpuMemoryUtilization": 0.5}},
-        {"engine": {"trustRemoteCode": True}},
-        {"scoring": {"instruction": "Find it"}},
-        {"scoring": {"truncation": {"maxTokensPerDocument": 9}}},
-        {"scoring": {"truncation": {"maxTokensPerQuery": 9}}},
-        {"scoring": {"truncation": {"onOverflow": "Reject"}}},
-        {"scoring": {"verification": {"mode": "Off"}}},
-        {"scoring": {"verification": {"cases": [{"query": "q", "relevant": "r", "irrelevant": "i"}]}}},
-        {"storage": {"persistentVolumeClaim": {"claimName": "c"}}},
-        {"storage": {"ephemeral": {"sizeLimit": "1Gi"}}},
-    )
-    for change in changes:
-        changed = template(**change)
-        assert (
-            changed["metadata"]["annotations"]["rerank.dev/template"]
-            != (base["metadata"]["annotations"]["rerank.dev/template"])
-        ), change
+    assert template(**defaults) == template()
 
 
 def node_terms(**spec: Any) -> Any:
