@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import yaml
 from dev.cluster.access import Access
 from dev.cluster.commands import run
 from manifests.render import CHART, KUBE_VERSION
-from tests.apiserver.api import RERANK, Api, Object, Refused, eventually
-from tests.apiserver.models import apply_model, condition, model_path, settled
+from tests.apiserver.api import RERANK, Api, Object, Refused, catalog_entry, eventually
+from tests.apiserver.models import apply_model, child_path, condition, model_path, settled
 from tests.apiserver.operator_process import Operator
 
 POLICY: Object = {
@@ -232,32 +233,82 @@ def test_a_model_from_before_may_be_cleaned_up(
 
 
 @pytest.fixture
-def strict(operator: Operator) -> Iterator[Operator]:
-    """The operator with POLICY, where the API server has none."""
+def licensed(admission: Callable[[Object], None], api: Api) -> Iterator[None]:
+    """POLICY for two licences, and for any image with weights: nothing else is in the way."""
+    admission({**POLICY, "modelImages": None, "licenses": ["MIT", "Apache-2.0"]})
+    eventually("it is in force", lambda: "licences" in refusal(api), seconds=60)
+    yield
+    admission(POLICY)
+    eventually("it has ended", lambda: not refusal(api), seconds=60)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"model": {"persistentVolumeClaim": {"claimName": "w"}}},
+        {"model": {"image": {"reference": f"r.example/weights@{DIGEST}"}}},
+    ],
+)
+def test_where_licences_are_listed_only_the_catalog_is_taken(api: Api, licensed: None, spec: Object) -> None:
+    """The API server does not see the entry: whether its licence is listed, the operator tells."""
+    assert refusal(api, **spec).endswith(
+        "spec.model: only models of the catalog are allowed (with the licences: Apache-2.0, MIT): use"
+        " spec.model.catalog; kubectl get catalogmodels -o wide shows the licences"
+    )
+    assert refusal(api, model={"catalog": "e"}) == ""
+
+
+@contextmanager
+def held_to(operator: Operator, policy: Object) -> Iterator[None]:
+    """The operator with some `policy`, where the API server has none."""
+    remove(operator.api)
     if operator.process is not None:
         operator.stop()
-    operator.environment["RERANK_POLICY"] = json.dumps(POLICY)
+    operator.environment["RERANK_POLICY"] = json.dumps(policy)
     operator.start()
-    yield operator
-    operator.stop()
-    del operator.environment["RERANK_POLICY"]
+    try:
+        yield
+    finally:
+        operator.stop()
+        del operator.environment["RERANK_POLICY"]
 
 
-def test_the_operator_refuses_the_same_by_itself(api: Api, strict: Operator, namespace: str) -> None:
-    remove(api)
-    apply_model(api, namespace, engine={"extraArgs": ["--max-num-seqs=4", "--port=1"]})
-    body = settled(api, namespace, lambda b: condition(b, "Ready").get("reason") == "ExtraArgNotAllowed")
-    assert (
-        body["status"]["message"]
-        == "spec.engine.extraArgs: nobody may set --port: the runtime sets it itself"
-    )
-    assert api.find(f"/apis/apps/v1/namespaces/{namespace}/deployments/rerank-m") is None
-    apply_model(api, namespace, engine={"extraArgs": ["--max-num-seqs=4"], "image": "r.example/ml/run:1"})
-    deployment = eventually(
-        "the Deployment is there",
-        lambda: api.find(f"/apis/apps/v1/namespaces/{namespace}/deployments/rerank-m"),
-    )
-    pod = deployment["spec"]["template"]["spec"]
-    assert "--engine-arg=--max-num-seqs=4" in pod["containers"][0]["args"]
-    images = {container["image"] for container in (*pod["initContainers"], *pod["containers"])}
-    assert images == {"r.example/ml/run:1"}
+def refused(api: Api, namespace: str, reason: str) -> str:
+    """What the operator tells of the model once it refuses it for `reason`."""
+    body = settled(api, namespace, lambda b: condition(b, "Ready").get("reason") == reason)
+    return str(body["status"]["message"])
+
+
+def deployment(api: Api, namespace: str) -> Object | None:
+    return api.find(child_path(namespace, "deployments"))
+
+
+def test_the_operator_refuses_an_entry_for_its_licence(api: Api, operator: Operator, namespace: str) -> None:
+    entry = f"{RERANK}/catalogmodels/policy-licence"
+    with held_to(operator, {**POLICY, "licenses": ["MIT", "Apache-2.0"]}):
+        api.apply(entry, catalog_entry("policy-licence", license="CC-BY-NC-4.0"))
+        apply_model(api, namespace, model={"catalog": "policy-licence"})
+        assert refused(api, namespace, "LicenseNotAllowed") == (
+            'spec.model.catalog: policy-licence has the licence "CC-BY-NC-4.0", which is not allowed'
+            f" (allowed: Apache-2.0, MIT): choose another entry, or {ASK.format('licenses')}"
+        )
+        assert deployment(api, namespace) is None
+        api.merge(entry, {"spec": {"license": "MIT"}})
+        eventually("the Deployment is there", lambda: deployment(api, namespace))
+
+
+def test_the_operator_refuses_the_same_by_itself(api: Api, operator: Operator, namespace: str) -> None:
+    with held_to(operator, POLICY):
+        apply_model(api, namespace, engine={"extraArgs": ["--max-num-seqs=4", "--port=1"]})
+        assert (
+            refused(api, namespace, "ExtraArgNotAllowed")
+            == "spec.engine.extraArgs: nobody may set --port: the runtime sets it itself"
+        )
+        assert deployment(api, namespace) is None
+        apply_model(api, namespace, engine={"extraArgs": ["--max-num-seqs=4"], "image": "r.example/ml/run:1"})
+        made = eventually("the Deployment is there", lambda: deployment(api, namespace))
+        pod = made["spec"]["template"]["spec"]
+        assert "--engine-arg=--max-num-seqs=4" in pod["containers"][0]["args"]
+        images = {container["image"] for container in (*pod["initContainers"], *pod["containers"])}
+        assert images == {"r.example/ml/run:1"}

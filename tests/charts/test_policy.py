@@ -42,9 +42,22 @@ def test_it_holds_in_the_namespaces_that_are_served(render: Render) -> None:
         assert expression == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"]}
 
 
-def test_what_is_not_limited_is_not_asked_about(objects: Objects) -> None:
-    (policy, _) = policies(objects)["rerank-models"]
-    text = str(policy["spec"]["validations"])
-    assert "policy.images" in text
-    for name in ("hubEndpoints", "modelImages", "licenses", "maxReplicas"):
-        assert f"policy.{name}" not in text
+ASKED = {
+    "policy.hubEndpoints=[]": "policy.hubEndpoints",
+    "policy.modelImages=[]": "policy.modelImages",
+    'policy.licenses=["MIT"]': "only models of the catalog are allowed (with the licences: MIT)",
+    "policy.maxReplicas=4": "policy.maxReplicas",
+}
+
+
+@pytest.mark.parametrize(("value", "words"), ASKED.items())
+def test_what_is_limited_is_asked_about_and_nothing_else(
+    render: Render, objects: Objects, value: str, words: str
+) -> None:
+    def rules(of: Objects) -> str:
+        (policy, _) = policies(of)["rerank-models"]
+        return str(policy["spec"]["validations"])
+
+    assert "policy.images" in rules(objects)
+    assert words not in rules(objects)
+    assert words in rules(render(value))

@@ -28,8 +28,8 @@ from tests.cluster.harness.waiting import wait_for
 
 NAMESPACE = "rerank-test-sources"
 ENTRY = "rerank-test-overlap"
-# gateway.holdSeconds, and time for the answer to come through on a busy machine.
-HELD_SECONDS = 30.0 + 10.0
+# gateway.holdSeconds of the chart, and the time that an answer may take to come through on a busy machine.
+HOLD_SECONDS, LATE_SECONDS = 30.0, 10.0
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +139,11 @@ def test_on_the_only_gpu_requests_are_held_for_a_while_and_served_again(
         wait_for(
             "the new replica answers", lambda: stream.answered >= enough, seconds=60, story=stream.report
         )
-    # While the one replica is away a request waits, and is then told when to come again: never cut.
+    # While the one replica is away a request waits so long, and is then told when to come again: neither cut
+    # nor refused at once. Where none failed, all were held until the new replica was there.
+    held = HOLD_SECONDS + LATE_SECONDS
     assert all("model_not_ready" in failure.cause for failure in stream.failures), stream.report()
-    assert all(failure.took < HELD_SECONDS for failure in stream.failures), stream.report()
+    assert all(HOLD_SECONDS <= failure.took < held for failure in stream.failures), stream.report()
     events = events_about(cluster, "ModelDeployment", "on-gpu", NAMESPACE)
     assert "GpusInUse" in {event["reason"] for event in events if event["type"] == "Warning"}
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.harness.audit import WRITES
 from tests.cluster.harness.cluster import SYSTEM, Cluster
 from tests.cluster.harness.fixtures import Release, Tutorial
 from tests.cluster.harness.grants import grants_of
@@ -124,9 +125,22 @@ def test_nothing_was_asked_in_vain(
 
 
 @pytest.mark.parametrize("account", ["rerank-operator", "rerank-gateway"])
-def test_no_secret_was_read(cluster: Cluster, release: Release, tutorial: Tutorial, account: str) -> None:
+def test_no_secret_may_be_read(cluster: Cluster, release: Release, tutorial: Tutorial, account: str) -> None:
     grants = grants_of(cluster.api, account, SYSTEM)
     assert not [
         each for each in grants if each.resource == "secrets" and each.verb in {"get", "list", "watch"}
     ]
     assert not [each for each in grants if "*" in {each.group, each.resource, each.verb}]
+
+
+@pytest.mark.parametrize(("account", "writes"), [("rerank-operator", True), ("rerank-gateway", False)])
+def test_no_secret_was_read(
+    cluster: Cluster, release: Release, tutorial: Tutorial, account: str, writes: bool
+) -> None:
+    """Nor asked for in vain. Both have the backend token as a volume, which the kubelet reads for them."""
+    user = f"system:serviceaccount:{SYSTEM}:{account}"
+    events = list(cluster.audit.since(release.audit_start, user=user))
+    assert events, f"the audit log does not tell of {account}"
+    asked = [event for event in events if event.resource == "secrets"]
+    assert any(event.verb in WRITES for event in asked) is writes
+    assert not {str(event) for event in asked if event.verb not in WRITES}
