@@ -355,9 +355,11 @@ async def test_a_replica_that_serves_without_telling_is_asked_again() -> None:
     assert await look(api, report()) is None
 
 
-async def pod_at(since: datetime, *, scheduled: bool, message: str = "") -> Object:
-    """A pod of the newest revision that no container of was started yet."""
-    api = Objects(resource())
+async def pod_at(
+    since: datetime, *, scheduled: bool, message: str = "", of: tuple[Object, ...] = ()
+) -> Object:
+    """A pod of the newest revision that no container of was started yet. `of`: its model and its entry."""
+    api = Objects(*(of or (resource(),)))
     await look(api)
     template = api.applied["Deployment"]["spec"]["template"]
     condition = {
@@ -402,18 +404,44 @@ async def test_a_verdict_is_explained_with_nodes_that_are_newer(age: float, agai
     assert seconds == (again and pytest.approx(again, abs=0.5))
 
 
+USES: Object = {"model": {"catalog": "qwen3"}}
+SMALL_GPU: Object = {
+    "kind": "Node",
+    "metadata": {"name": "n1", "labels": {"nvidia.com/gpu.memory": "2048"}},
+    "status": {"allocatable": {"nvidia.com/gpu": "1"}},
+}
+
+
 async def loading() -> Objects:
     """A model that took 4 GiB before, whose replica is on node n1 and loads."""
     pod = await pod_at(datetime.now(UTC), scheduled=True)
     known = {"repo": "org/name", "memoryBytes": 4 * 2**30}
-    labels = {"nvidia.com/gpu.memory": "2048"}
-    node = {
-        "kind": "Node",
-        "metadata": {"name": "n1", "labels": labels},
-        "status": {"allocatable": {"nvidia.com/gpu": "1"}},
-    }
     body = {**resource(), "status": {"observedGeneration": 1, "model": known}}
-    return Objects(body, node, pods=[{**pod, "spec": {**pod["spec"], "nodeName": "n1"}}])
+    return Objects(body, SMALL_GPU, pods=[{**pod, "spec": {**pod["spec"], "nodeName": "n1"}}])
+
+
+@pytest.mark.parametrize(
+    ("memory", "reason"), [("4 GiB", "GpuMayBeTooSmall"), ("1.5 GiB", "Scheduled"), ("4 GB", "Scheduled")]
+)
+async def test_what_an_entry_takes_is_compared_with_the_gpu_at_once(memory: str, reason: str) -> None:
+    """Before a container has begun; what is no number of GiB tells nothing."""
+    of = (resource(**USES), entry("qwen3", memory=memory))
+    pod = await pod_at(datetime.now(UTC), scheduled=True, of=of)
+    api = Objects(*of, SMALL_GPU, pods=[{**pod, "spec": {**pod["spec"], "nodeName": "n1"}}])
+    await look(api)
+    (told,) = [c for c in api.status["conditions"] if c["type"] == "Scheduled"]
+    assert (told["status"], told["reason"]) == ("True", reason)
+    assert ("of n1 has 2.0 GiB, and the model takes about 4.0 GiB" in told["message"]) is (memory == "4 GiB")
+
+
+async def test_the_memory_of_what_nobody_knows_is_not_guessed() -> None:
+    """A repository of one's own that served nowhere yet: its first replica tells."""
+    api = await loading()
+    del api.objects["ModelDeployment"]["status"]["model"]
+    await look(api)
+    (told,) = [c for c in api.status["conditions"] if c["type"] == "Scheduled"]
+    assert told["reason"] == "Scheduled"
+    assert api.reads == []
 
 
 async def test_the_nodes_of_replicas_that_load_may_be_those_of_minutes_ago() -> None:
@@ -494,9 +522,6 @@ async def test_a_network_policy_that_is_not_wanted_any_more_goes() -> None:
 
 async def test_the_master_is_in_no_representation() -> None:
     assert "mmmm" not in repr(reconciler(Objects()))
-
-
-USES: Object = {"model": {"catalog": "qwen3"}}
 
 
 def arguments(api: Objects, kind: str = "containers") -> list[str]:
