@@ -8,7 +8,6 @@ from typing import Final
 from pydantic import ValidationError
 
 from rerank_api import backend_token
-from rerank_api.catalog_model import CatalogModel
 from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.effective import Effective, effective
 from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
@@ -66,11 +65,11 @@ _STATUS_FIELDS: Final = status.fields_of(ModelDeploymentStatus, only=_OURS)
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """How the replicas are to run, and on what. `need`: GPU memory in bytes, as far as it is known."""
+    """How the replicas are to run, and on what. `told`: GPU memory in bytes, as the entry tells it."""
 
     effective: Effective
     source: Source
-    need: int | None
+    told: int | None
 
 
 @dataclass(slots=True)
@@ -188,7 +187,9 @@ class ModelReconciler:
             policy=self.settings.policy,
             hub_endpoint=self.settings.hub_endpoint,
         )
-        return refusal or _Wanted(effective=found, source=source, need=_need(model, source, entry))
+        return refusal or _Wanted(
+            effective=found, source=source, told=entry.spec.memory_bytes if entry else None
+        )
 
     async def _advance(
         self, model: ModelDeployment, live: Object, observed: Observed, wanted: _Wanted, *, now: datetime
@@ -224,6 +225,7 @@ class ModelReconciler:
             # then its spec would undo what a newer one did.
             await self.api.confirm(resources.MODEL_DEPLOYMENT, live)
         obstacle = await act(planned, model, api=self.api, recorder=self.recorder)
+        need = _need(model, wanted, observed, revision)
         return assess(
             model,
             effective=wanted.effective,
@@ -233,17 +235,19 @@ class ModelReconciler:
             pods=observed.pods,
             obstacle=obstacle or replica_failure(running),
             overdue=overdue(running),
-            nodes=await self._nodes(observed, wanted, revision),
-            need=wanted.need,
+            nodes=await self._nodes(observed, wanted.effective, revision, need=need),
+            need=need,
         )
 
-    async def _nodes(self, observed: Observed, wanted: _Wanted, revision: str) -> tuple[Node, ...] | None:
+    async def _nodes(
+        self, observed: Observed, effective: Effective, revision: str, *, need: int | None
+    ) -> tuple[Node, ...] | None:
         """The nodes, where they can explain what a replica waits for, or may run into."""
         coming = [pod for pod in observed.pods if pod.template == revision and not pod.ready]
         if any(pod.unschedulable for pod in coming):
             return await self.nodes.look(age=FRESH_SECONDS)
-        gpu = wanted.effective.resources.gpu
-        if wanted.need is None or not gpu.count or gpu.claim_template is not None:
+        gpu = effective.resources.gpu
+        if need is None or not gpu.count or gpu.claim_template is not None:
             return None
         placed = [pod.node for pod in coming if pod.node]
         return await self.nodes.look(age=STALE_SECONDS, among=placed) if placed else None
@@ -333,12 +337,19 @@ def _blocked(model: ModelDeployment, observed: Observed, obstacle: Obstacle) -> 
     )
 
 
-def _need(model: ModelDeployment, source: Source, entry: CatalogModel | None) -> int | None:
-    """The GPU memory that the model takes, in bytes: as its entry tells, else as earlier replicas found."""
-    if entry is not None and (told := entry.spec.memory_bytes) is not None:
-        return told
-    known = model.status.model
-    return known.memory_bytes if known is not None and status.is_of(known, source) else None
+def _need(model: ModelDeployment, wanted: _Wanted, observed: Observed, revision: str) -> int | None:
+    """The GPU memory that the model takes, in bytes: as its entry, its newest or earlier replicas tell it."""
+    if wanted.told is not None:
+        return wanted.told
+    newest = (
+        pod for pod in observed.pods if pod.template == revision and not pod.deleting and not pod.finished
+    )
+    reports = (pod.report for pod in sorted(newest, key=lambda pod: pod.name))
+    # The same that the status is going to tell, so that the next look finds nothing new in it.
+    found = next(
+        (report.model for report in reports if report is not None and report.model is not None), None
+    )
+    return found.memory_bytes if found is not None else status.memory_known(model, wanted.source)
 
 
 def _revision(template: Object) -> str:

@@ -11,6 +11,7 @@ from rerank_api.conditions import Condition, Verdict, merge
 from rerank_api.model_deployment import (
     CaseStatus,
     DownloadStatus,
+    ModelDeployment,
     ModelDeploymentStatus,
     ModelStatus,
     ScoringStatus,
@@ -94,6 +95,12 @@ def changed(old: Iterable[Condition], new: Iterable[Condition]) -> list[Conditio
 def is_of(known: ModelStatus, source: Source) -> bool:
     """Whether what is known was found for this source. A repository is the same at another revision."""
     return known.repo == source.repo and (source.repo is not None or known.source_digest == source.key)
+
+
+def memory_known(model: ModelDeployment, source: Source) -> int | None:
+    """The GPU memory in bytes that earlier replicas of the same source told, if any did."""
+    known = model.status.model
+    return known.memory_bytes if known is not None and is_of(known, source) else None
 
 
 def _reports(situation: Situation) -> list[Report]:

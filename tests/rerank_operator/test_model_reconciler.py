@@ -434,6 +434,20 @@ async def test_what_an_entry_takes_is_compared_with_the_gpu_at_once(memory: str,
     assert ("of n1 has 2.0 GiB, and the model takes about 4.0 GiB" in told["message"]) is (memory == "4 GiB")
 
 
+async def test_what_a_replica_finds_to_take_is_compared_in_the_same_look() -> None:
+    """So that the status that tells of it is not written twice."""
+    api = await loading()
+    del api.objects["ModelDeployment"]["status"]["model"]
+    (pod,) = api.pods
+    pod["status"]["podIP"] = "10.0.0.1"
+    pod["status"]["containerStatuses"] = [{"name": "serve", "state": {"running": {}}}]
+    pod["status"]["initContainerStatuses"] = [{"name": "fetch", "state": {"terminated": {"exitCode": 0}}}]
+    await look(api, report("Starting", model={"memoryBytes": 4 * 2**30}))
+    (told,) = [c for c in api.status["conditions"] if c["type"] == "Scheduled"]
+    assert told["reason"] == "GpuMayBeTooSmall"
+    assert api.status["model"]["memoryBytes"] == 4 * 2**30
+
+
 async def test_the_memory_of_what_nobody_knows_is_not_guessed() -> None:
     """A repository of one's own that served nowhere yet: its first replica tells."""
     api = await loading()

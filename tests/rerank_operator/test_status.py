@@ -10,7 +10,6 @@ from rerank_api.model_deployment import ModelDeployment, ModelDeploymentStatus
 from rerank_operator import phase, status
 from rerank_operator.conditions import verdicts
 from rerank_operator.events import Notice, notices
-from rerank_operator.model_reconciler import _need
 from rerank_operator.pod_status import Report
 from rerank_operator.pods import Complaint, Container
 from rerank_operator.situation import Obstacle, Situation, overdue, replica_failure
@@ -301,8 +300,7 @@ def test_what_was_found_on_a_volume_or_in_an_image_is_of_no_other(of: Any, other
     changed = model(model=other, replicas=0, status={"model": known})
     later = status.model_status(situation(of=changed, commit=None), gateway_url="", now=NOW)
     assert later.model == (found.model if of == other else None)
-    needed = _need(changed, source(changed), None)
-    assert needed == (2**30 if of == other else None)
+    assert status.memory_known(changed, source(changed)) == (2**30 if of == other else None)
 
 
 def test_the_model_is_remembered_while_nobody_can_tell() -> None:
