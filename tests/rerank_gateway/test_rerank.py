@@ -554,8 +554,9 @@ async def test_a_client_that_leaves_stops_the_engine(gateway: Running, engine: F
 
 
 async def test_the_deadline_ends_a_request(engine: FakeEngine) -> None:
+    """So late that a busy machine has sent it by then."""
     engine.always = "hold"
-    async with running(Settings(drain_seconds=0, request_timeout_seconds=0.2)) as gateway:
+    async with running(Settings(drain_seconds=0, request_timeout_seconds=1.5)) as gateway:
         gateway.source.put(objects.model(), *slice_of([engine]))
         answer = await gateway.rerank()
         assert (answer.status, answer.body["error"]["code"]) == (504, "deadline_exceeded")

@@ -187,7 +187,7 @@ async def test_a_client_that_leaves_takes_all_parts_with_it() -> None:
 
 
 async def test_the_deadline_ends_what_waits_and_what_runs() -> None:
-    async with served(1, request_timeout_seconds=0.3) as (gateway, [engine]):
+    async with served(1, request_timeout_seconds=1.5) as (gateway, [engine]):
         engine.always = "hold"
         answer = await gateway.rerank(documents=documents(300))
         assert (answer.status, answer.body["error"]["code"]) == (504, "deadline_exceeded")
