@@ -16,8 +16,8 @@ WINDOW_SECONDS: Final = 300.0
 
 _LEAST_SECONDS: Final = 0.001
 _STEP: Final = 1.1
-# Up to ten minutes, which is longer than a request may take.
-_STEPS: Final = 140
+# Up to an hour, the longest that a request may wait for its ranking.
+_STEPS: Final = 160
 # Where each ends but the last, which has none, as the first has no beginning.
 _ENDS: Final = [_LEAST_SECONDS * math.pow(_STEP, step) for step in range(1, _STEPS)]
 

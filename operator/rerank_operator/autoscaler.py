@@ -19,8 +19,8 @@ STEP_SECONDS: Final = 15.0
 _STEP: Final = 4
 # A replica that is busy for more of its time than this has no room for what comes in bursts.
 _FULL: Final = 0.8
-# Gateways that measured so lately shared the replicas while they did: what they got adds up.
-LATELY_SECONDS: Final = 10.0
+# Gateways that measured within so long of each other did at the same time.
+_TOGETHER_SECONDS: Final = 10.0
 # So that a burst between two looks is not taken for a load that stays.
 _HALF_LIFE_SECONDS: Final = 30.0
 
@@ -224,16 +224,25 @@ def _work(loads: Sequence[Load]) -> int:
     return sum(load.queued_tokens + load.running_tokens for load in loads)
 
 
+def speed(measured: Sequence[tuple[float, float]]) -> float:
+    """Tokens a second of one replica, of what each gateway measured and how many seconds ago; 0 of nothing.
+
+    Gateways that measured at about the same time shared the replicas while they did: what they got adds up.
+    """
+    newest = min((ago for _, ago in measured), default=0.0)
+    alone = max((speed for speed, _ in measured), default=0.0)
+    together = sum(speed for speed, ago in measured if ago <= newest + _TOGETHER_SECONDS)
+    return max(alone, together)
+
+
 def _speed(loads: Sequence[Load]) -> float | None:
-    """Tokens a second of one replica, None where no gateway has measured it."""
+    """None where no gateway has measured it."""
     measured = [
         (load.tokens_per_second, load.measured_seconds_ago)
         for load in loads
         if load.tokens_per_second and load.measured_seconds_ago is not None
     ]
-    alone = max((speed for speed, _ in measured), default=0.0)
-    together = sum(speed for speed, ago in measured if ago <= LATELY_SECONDS)
-    return max(alone, together) or None
+    return speed(measured) or None
 
 
 def _asked_for(spec: Autoscaling, loads: Sequence[Load]) -> bool:

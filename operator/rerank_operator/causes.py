@@ -54,7 +54,10 @@ _PULL_ERRORS: Final = tuple(
         (r"toomanyrequests|too many requests|rate limit|\b429\b", "the registry wants fewer pulls"),
         (r"unauthorized|denied|forbidden|\b40[13]\b", "the registry does not let the node have it"),
         (r"not found|manifest unknown|\b404\b", "the registry has no such image"),
-        (r"no such host|timeout|refused|unreachable", "the registry cannot be reached from the node"),
+        (
+            r"RegistryUnavailable|no such host|timeout|refused|unreachable",
+            "the registry cannot be reached from the node",
+        ),
         (r"no space left", "the node's disk is full"),
     )
 )

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from rerank_api.model_deployment import LatencyStatus, MeasuredStatus, ThroughputStatus
-from rerank_operator.autoscaler import LATELY_SECONDS
+from rerank_operator import autoscaler
 
 LOOK_SECONDS: Final = 60.0
 # At most one write of a model in so long.
@@ -80,9 +80,13 @@ class Memory:
         """Whether the model is to be read, and written if that is still so."""
         return self.held is None or (self._is_free(now) and moved(self.held, self.seen))
 
-    def is_over(self, now: datetime) -> bool:
-        """Whether there is nothing to remember of a model of which nothing new is told."""
-        return not self.is_due(now) and self._is_free(now)
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to remember of a model of which nothing new is told.
+
+        When it was written can be told from its status again; a model made anew under the name has none.
+        """
+        return self.held is not None and not moved(self.held, self.seen)
 
     def _is_free(self, now: datetime) -> bool:
         """A time to come is one of another clock, and tells nothing."""
@@ -92,7 +96,7 @@ class Memory:
 def combined(told: Sequence[Figures], now: datetime) -> MeasuredStatus:
     """What all gateways together have measured since the look before; empty: nothing.
 
-    Throughput: gateways that measured at the same time shared the replicas, so what they got adds up.
+    Throughput: as autoscaling reckons with it.
     Latency: the mean of what the gateways tell, each counting by its requests. That is no percentile of all
     requests, but lies between those of the gateways, which are much alike: they share the same replicas.
     """
@@ -123,8 +127,8 @@ def _throughput(told: Sequence[Figures], now: datetime) -> ThroughputStatus | No
     newest = min((ago for _, ago in measured), default=math.inf)
     if newest > _FRESH_SECONDS:
         return None
-    together = sum(speed for speed, ago in measured if ago <= newest + LATELY_SECONDS)
-    return ThroughputStatus(tokens_per_second=round(together), measured_at=_before(now, newest))
+    speed = autoscaler.speed([each for each in measured if each[1] <= newest + _FRESH_SECONDS])
+    return ThroughputStatus(tokens_per_second=round(speed), measured_at=_before(now, newest))
 
 
 def _latency(told: Sequence[Figures], now: datetime) -> LatencyStatus | None:

@@ -45,12 +45,14 @@ class Measuring:
     async def look(self) -> None:
         """Ask every gateway once and write what is due."""
         told = await self._ask_all()
+        if told is None:
+            return
         now = datetime.now(UTC)
         for model, new in told.items():
             memory = self._memories.get(model)
             self._memories[model] = Memory(new) if memory is None else memory.saw(new)
         for model, memory in list(self._memories.items()):
-            if model not in told and memory.is_over(now):
+            if model not in told and memory.is_over:
                 del self._memories[model]
             if not memory.is_due(now):
                 continue
@@ -67,16 +69,16 @@ class Measuring:
                 _log.warning("not told how fast models are: the lease is not held")
                 return
 
-    async def _ask_all(self) -> Mapping[ModelId, MeasuredStatus]:
-        """What is new of each model. Nothing where a gateway is silent: without it a model would seem to do
-        less than it does.
+    async def _ask_all(self) -> Mapping[ModelId, MeasuredStatus] | None:
+        """What is new of each model. None where a gateway is silent: without it a model would seem to do less
+        than it does.
         """
         addresses = sorted(await self.gateways.addresses())
         answers = await asyncio.gather(*map(self._ask, addresses))
         found: dict[ModelId, list[Figures]] = {}
         for answer in answers:
             if answer is None:
-                return {}
+                return None
             for model, figures in answer.items():
                 found.setdefault(model, []).append(figures)
         now = datetime.now(UTC)

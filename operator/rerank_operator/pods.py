@@ -110,12 +110,14 @@ class Claim:
         requests: amounts by resource; a pod is one of `pods`, and what is `claimed` is one.
         tolerations: as in its spec.
         placement: a digest of all that decides which nodes will do.
+        priority_class: the name of its PriorityClass, which quotas may be for.
         apart: whether an anti-affinity that is about replicas of the model alone keeps them apart.
     """
 
     requests: Mapping[str, Decimal] = field(default_factory=dict)
     tolerations: Sequence[Mapping[str, Any]] = ()
     placement: str = ""
+    priority_class: str = ""
     apart: bool = False
 
 
@@ -206,7 +208,7 @@ def read(body: Mapping[str, Any], *, report: Report | None = None) -> Pod:
         unschedulable=_cut(_PREEMPTION.sub("", scheduled.get("message", ""))) if unschedulable else "",
         unschedulable_since=_time(scheduled) if unschedulable else None,
         nominated=bool(status.get("nominatedNodeName")),
-        claim=_claim(body.get("spec", {})),
+        claim=claim_of(body.get("spec", {})),
         unclaimed_since=None if placed or unschedulable else _unclaimed_since(body),
         unprepared_since=_time(scheduled) if placed and not prepared else None,
         ended=_ended(status),
@@ -271,8 +273,11 @@ def _unclaimed_since(body: Mapping[str, Any]) -> datetime | None:
     return datetime.fromisoformat(metadata["creationTimestamp"]) if waits else None
 
 
-def _claim(spec: Mapping[str, Any]) -> Claim:
-    """As the scheduler counts: the containers together, or a step before them that takes more."""
+def claim_of(spec: Mapping[str, Any]) -> Claim:
+    """What a pod with this spec asks for.
+
+    As the scheduler counts: the containers together, or a step before them that takes more.
+    """
 
     def requests(container: Mapping[str, Any]) -> Mapping[str, Any]:
         found: Mapping[str, Any] = container.get("resources", {}).get("requests", {})
@@ -289,6 +294,7 @@ def _claim(spec: Mapping[str, Any]) -> Claim:
         requests=together,
         tolerations=tuple(spec.get("tolerations", ())),
         placement=digest([*(spec.get(name) for name in _PLACEMENT), _spread(spec)]),
+        priority_class=spec.get("priorityClassName", ""),
         apart=_apart(spec),
     )
 

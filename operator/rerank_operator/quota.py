@@ -12,22 +12,23 @@ from typing import Final
 from rerank_operator import quantity
 
 _EXCEEDED: Final = re.compile(r"exceeded quota: \S+, requested: (\S+), used: (\S+), limited: (\S+)")
-# What a replica requests of these it is also limited to: see builders.deployment.
-_PREFIX: Final = re.compile(r"^(requests\.|limits\.|count/)")
+# A replica is limited to the memory that it requests: see builders.deployment. What else it is limited to, a
+# LimitRange decides.
+_PREFIX: Final = re.compile(r"^(requests\.|limits\.(?=memory$)|count/)")
 
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """Of one resource, named as in a pod's requests: how much was asked for, is in use, and may be."""
+    """Of one resource, named as in a pod's requests where it is one: asked for, in use, and allowed."""
 
     resource: str
     requested: Decimal
     used: Decimal
     limited: Decimal
 
-    def fits_without(self, freed: Decimal) -> bool:
-        """Whether it would be granted once so much less is in use."""
-        return self.used - freed + self.requested <= self.limited
+    def fits(self, asked: Decimal, *, freed: Decimal) -> bool:
+        """Whether so much would be granted once so much less is in use."""
+        return self.used - freed + asked <= self.limited
 
 
 def excesses(message: str) -> Sequence[Excess]:

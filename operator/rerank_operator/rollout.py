@@ -5,14 +5,15 @@ there is room beside the old replicas is not asked beforehand but seen: by what 
 first new one, or a ResourceQuota that does not let it be made.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from rerank_api.model_deployment import RolloutStrategy
 from rerank_operator import quota
-from rerank_operator.pods import TEMPLATE_ANNOTATION, Pod
+from rerank_operator.pods import TEMPLATE_ANNOTATION, Claim, Pod, claim_of
+from rerank_operator.quota import Excess
 from rerank_operator.resources import Object
 
 # A place that is being vacated shows within this time: a pod of somebody else's that ends, a new node.
@@ -61,7 +62,10 @@ def strategy(
     if any(pod.deleting for pod in pods):
         return SURGE  # their places are about to be free
     new = [pod for pod in pods if pod.template == template]
-    stuck = _no_room(new, beside=old, now=now) or _no_quota(live, template, beside=old, now=now)
+    if new:
+        stuck = _no_room(new, beside=old, now=now)
+    else:  # where there is one, it was let be made
+        stuck = live is not None and _is_of(live, template) and _no_quota(live, beside=old, now=now)
     return ONE_BY_ONE if stuck else SURGE
 
 
@@ -127,18 +131,43 @@ def _makes_room(old: Pod, new: Pod) -> bool:
     )
 
 
-def _no_quota(live: Mapping[str, Any] | None, template: str, *, beside: Iterable[Pod], now: datetime) -> bool:
-    """A quota keeps the new replica from being made, and the end of an old one would let it.
+def _no_quota(live: Mapping[str, Any], *, beside: Iterable[Pod], now: datetime) -> bool:
+    """A quota keeps the first new replica from being made, and the end of an old one would let it.
 
-    Where a quota was lowered below what is in use, that would only take away what serves.
+    Where a quota was lowered below what is in use, that would only take away what serves. The words are those
+    of the first refusal, and name one quota only: there may be another, so nothing else may be asked more of.
     """
-    if live is None or not (_is_of(live, template) and is_told(live)):
-        return False
     refused = pods_refused(live)
-    if refused is None or now - datetime.fromisoformat(refused["lastTransitionTime"]) < PATIENCE:
+    if refused is None or not is_told(live) or now - _still_since(live) < PATIENCE:
         return False
     exceeded = quota.excesses(refused.get("message", ""))
-    return bool(exceeded) and any(
-        all(each.fits_without(old.claim.requests.get(each.resource, Decimal())) for each in exceeded)
-        for old in beside
+    new = claim_of(live["spec"]["template"]["spec"])
+    return bool(exceeded) and any(_makes_quota(old.claim, new, exceeded) for old in beside)
+
+
+def _makes_quota(old: Claim, new: Claim, exceeded: Sequence[Excess]) -> bool:
+    """Once a replica that asked for `old` has ended, a quota that was exceeded lets one be made for `new`."""
+    if old.priority_class != new.priority_class:
+        return False  # a quota may be for one class alone
+    if old.requests == new.requests:  # and so alike in what others add: overhead, the limits of a LimitRange
+        return all(each.fits(each.requested, freed=each.requested) for each in exceeded)
+
+    def fits(each: Excess) -> bool:
+        asked = max(each.requested, new.requests.get(each.resource, Decimal()))
+        return each.fits(asked, freed=old.requests.get(each.resource, Decimal()))
+
+    others = new.requests.keys() - {each.resource for each in exceeded}
+    return all(map(fits, exceeded)) and all(
+        new.requests[name] <= old.requests.get(name, 0) for name in others
     )
+
+
+def _still_since(live: Mapping[str, Any]) -> datetime:
+    """Since when nothing has become of the Deployment's newest revision: not even a refusal, or progress."""
+    times = [
+        condition[name]
+        for condition in live["status"]["conditions"]
+        for type_, name in (("ReplicaFailure", "lastTransitionTime"), ("Progressing", "lastUpdateTime"))
+        if condition["type"] == type_ and name in condition
+    ]
+    return max(map(datetime.fromisoformat, times))

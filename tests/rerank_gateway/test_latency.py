@@ -60,4 +60,4 @@ def test_nothing_is_too_short_or_too_long_to_count() -> None:
     assert found is not None
     assert found.requests == 3
     assert found.median_seconds == pytest.approx(0.001, rel=0.05)
-    assert found.p95_seconds > 590
+    assert found.p95_seconds > 3600

@@ -283,6 +283,27 @@ async def test_what_was_measured_is_not_told_of_a_model_made_anew(stage: Stage, 
     assert stage.api.speed() == 3000
 
 
+async def test_a_model_made_anew_is_measured_though_it_is_as_fast(stage: Stage) -> None:
+    stage.models[0] = [told()]
+    assert await stage.look() == ["m"]
+    stage.models[0] = []  # gone, and made anew
+    assert await stage.look() == []
+    stage.api.models["m"] = copy.deepcopy(Objects("m").models["m"])
+    stage.api.models["m"]["metadata"]["uid"] = "another"
+    stage.models[0] = [told()]
+    assert await stage.look() == ["m"]
+
+
+async def test_where_one_gateway_is_silent_nothing_is_forgotten(stage: Stage) -> None:
+    stage.models[0] = [told()]
+    assert await stage.look() == ["m"]
+    stage.bodies[1] = b""
+    assert await stage.look() == []
+    stage.bodies[1] = None
+    assert await stage.look() == []
+    assert stage.api.gets == []
+
+
 async def test_a_model_that_cannot_be_read_holds_up_nobody(stage: Stage) -> None:
     stage.api.models["m"]["spec"] = {}
     stage.models[0] = [told(), told("other")]

@@ -129,51 +129,76 @@ def test_finished_pods_count_for_nothing() -> None:
     assert auto(old(finished=True, ready=False)) == SURGE
 
 
-def refused(words: str, *, seconds: float = 60, template: str = TEMPLATE) -> dict[str, Any]:
-    """A Deployment whose new replica cannot be made."""
+def refused(
+    words: str, *, seconds: float = 60, template: str = TEMPLATE, moved: float = 60, **spec: Any
+) -> dict[str, Any]:
+    """A Deployment whose new replica cannot be made. It asks for the same as `CLAIM`, but for `spec`."""
+
+    def ago(seconds: float) -> str:
+        return (NOW - timedelta(seconds=seconds)).isoformat()
+
     failure = {
         "type": "ReplicaFailure",
         "status": "True",
-        "lastTransitionTime": (NOW - timedelta(seconds=seconds)).isoformat(),
+        "lastTransitionTime": ago(seconds),
         "message": f'pods "rerank-m-5d8f-x2x4z" is forbidden: {words}',
     }
-    conditions = [{"type": "Available", "status": "True"}, failure]
-    return {**deployment(SURGE, template=template), "status": {"conditions": conditions}}
+    conditions = [{"type": "Progressing", "status": "True", "lastUpdateTime": ago(moved)}, failure]
+    live = deployment(SURGE, template=template)
+    requests = {GPU: "1", "memory": "8", **spec.pop("requests", {})}
+    live["spec"]["template"]["spec"] = {"containers": [{"resources": {"requests": requests}}], **spec}
+    return {**live, "status": {"conditions": conditions}}
 
 
 def exceeded(requested: str, used: str, limited: str) -> str:
     return f"exceeded quota: q, requested: {requested}, used: {used}, limited: {limited}"
 
 
-FULL = exceeded(f"requests.{GPU}=1", f"requests.{GPU}=3", f"requests.{GPU}=3")
+def full(resource: str, amount: int = 1) -> str:
+    """As much is in use as may be."""
+    return exceeded(f"{resource}={amount}", *[f"{resource}={4 * amount}"] * 2)
+
+
+FULL = full(f"requests.{GPU}")
+LESS = {"memory": "6"}
+MORE = {"memory": "9"}
 
 
 @pytest.mark.parametrize(
-    "words",
+    "live",
     [
-        FULL,
-        exceeded("pods=1", "pods=1", "pods=1"),
-        exceeded("count/pods=1", "count/pods=4", "count/pods=4"),
-        exceeded("limits.memory=6,requests.memory=6", *["limits.memory=12,requests.memory=12"] * 2),
+        refused(FULL),
+        refused(full("pods")),
+        refused(full("count/pods")),
+        refused(full("limits.memory", 8)),
+        refused(full("limits.cpu", 4)),  # of a LimitRange, for all of them alike
+        refused(full("pods"), requests=LESS),
+        refused(full("count/pods"), requests=LESS),
+        refused(exceeded("limits.memory=6,requests.memory=6", *["limits.memory=8,requests.memory=8"] * 2)),
+        refused(exceeded("requests.memory=9", "requests.memory=8", "requests.memory=9"), requests=MORE),
     ],
 )
-def test_where_the_quota_is_used_up_old_ones_make_way_one_by_one(words: str) -> None:
-    assert auto(old(), live=refused(words)) == ONE_BY_ONE
+def test_where_the_quota_is_used_up_old_ones_make_way_one_by_one(live: dict[str, Any]) -> None:
+    assert auto(old(), live=live) == ONE_BY_ONE
 
 
-@pytest.mark.parametrize(
-    ("live", "pods"),
-    [
-        (refused(FULL, seconds=PATIENCE.total_seconds() - 1), [old()]),  # it may be raised in a moment
-        (refused(FULL), [old(), old("leaving", deleting=True)]),  # that gives back what it has
-        ({**refused(FULL), "metadata": {"generation": 2}}, [old()]),  # told of an earlier spec
-        (refused(FULL, template="older"), [old()]),  # the older revision was refused more replicas
-        (refused(exceeded("pods=1", "pods=3", "pods=1")), [old()]),  # lowered below what is in use
-        (refused(exceeded("requests.memory=9", *["requests.memory=8"] * 2)), [old()]),  # too much for both
-        (refused(exceeded("limits.cpu=1", *["limits.cpu=1"] * 2)), [old()]),  # the old one has none of it
-        (refused('admission webhook "w" denied the request'), [old()]),  # no quota
-        (refused(FULL), [old(claim=Claim())]),
-    ],
-)
+SOON = PATIENCE.total_seconds() - 1
+NO_HELP: dict[str, tuple[dict[str, Any], list[Pod]]] = {
+    "it may be raised in a moment": (refused(FULL, seconds=SOON), [old()]),
+    "an older revision was refused, and this one has only begun": (refused(FULL, moved=SOON), [old()]),
+    "what one has that leaves is given back": (refused(FULL), [old(), old("leaving", deleting=True)]),
+    "the first new one was granted": (refused(FULL), [old(), old("other"), serving("new", claim=CLAIM)]),
+    "that was another revision": (refused(FULL, template="older"), [old()]),
+    "that was of an earlier spec": ({**refused(FULL), "metadata": {"generation": 2}}, [old()]),
+    "it was lowered below what is in use": (refused(exceeded("pods=1", "pods=3", "pods=1")), [old()]),
+    "the new one is too much for it": (refused(full("requests.memory", 8), requests=MORE), [old()]),
+    "another quota may be for what more is asked of": (refused(full("pods"), requests=MORE), [old()]),
+    "the old one gives none of it": (refused(full("limits.cpu", 4), requests=LESS), [old()]),
+    "the old one counts in another quota": (refused(FULL, priorityClassName="high"), [old()]),
+    "it is no quota": (refused('admission webhook "w" denied the request'), [old()]),
+}
+
+
+@pytest.mark.parametrize(("live", "pods"), NO_HELP.values(), ids=NO_HELP)
 def test_no_old_one_ends_for_a_quota_in_vain(live: dict[str, Any], pods: list[Pod]) -> None:
     assert auto(*pods, live=live) == SURGE
