@@ -115,11 +115,26 @@ def test_where_the_quota_is_used_up_the_old_one_makes_way(api: Api, namespace: s
     eventually("the quota counts", lambda: api.get(f"{quotas}/q").get("status", {}).get("hard"))
     with gpus(api, namespace, "two", 2):
         begin(fleet)
-        apply(api, namespace, memory="2Gi")
+        apply(api, namespace, memory="900Mi")
         because(api, namespace, "Progressing", "PodsRefused", "exceeded quota: q")
         # The ReplicaSet controller tries again at growing intervals.
-        rolled_out(fleet, memory="2Gi", seconds=120)
+        rolled_out(fleet, memory="900Mi", seconds=120)
         assert fleet.fewest_ready == 0
+
+
+def test_where_the_quota_may_not_do_the_old_one_stays(api: Api, namespace: str, fleet: Fleet) -> None:
+    """It asks for more memory, which another quota refuses: the API server names the first alone."""
+    quotas = f"/api/v1/namespaces/{namespace}/resourcequotas"
+    for name, hard in (("gpus", {f"requests.{GPU}": "1"}), ("memory", {"requests.memory": "1Gi"})):
+        api.create(quotas, {"metadata": {"name": name}, "spec": {"hard": hard}})
+    eventually("they count", lambda: all("hard" in quota.get("status", {}) for quota in api.items(quotas)))
+    with gpus(api, namespace, "two", 2):
+        begin(fleet)
+        apply(api, namespace, memory="2Gi")
+        because(api, namespace, "Progressing", "PodsRefused", "exceeded quota")
+        eventually("it is refused for longer than patience lasts", lambda: _refused(fleet, seconds=16))
+        assert strategy(fleet) == SURGE
+        assert api.get(model_path(namespace))["status"]["readyReplicas"] == 1
 
 
 def test_where_the_new_one_would_not_fit_the_old_one_stays(api: Api, namespace: str, fleet: Fleet) -> None:
@@ -146,6 +161,15 @@ def _waited(fleet: Fleet, *, seconds: int) -> bool:
     return (
         datetime.now(UTC) - datetime.fromisoformat(waiting["lastTransitionTime"])
     ).total_seconds() > seconds
+
+
+def _refused(fleet: Fleet, *, seconds: int) -> bool:
+    """Whether the Deployment's pods have been refused for so long."""
+    body = fleet.step().api.get(child_path(fleet.namespace, "deployments"))
+    (since,) = [
+        c["lastTransitionTime"] for c in body["status"]["conditions"] if c["type"] == "ReplicaFailure"
+    ]
+    return (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() > seconds
 
 
 def test_a_revision_that_ranks_wrong_stops_and_the_old_one_serves_on(
