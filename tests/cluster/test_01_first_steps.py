@@ -71,7 +71,7 @@ def test_columns_of_models(cluster: Cluster, tutorial: Tutorial) -> None:
 
 def test_wide_columns_of_models(cluster: Cluster, tutorial: Tutorial) -> None:
     [row] = cluster.kubectl.table("md", "minilm", "--namespace=default", "--output=wide")
-    assert list(row)[6:] == ["REVISION", "ENDPOINT", "MESSAGE"]
+    assert list(row)[6:] == ["TOKENS/S", "REVISION", "ENDPOINT", "MESSAGE"]
     assert len(row["REVISION"]) == 40
     assert row["ENDPOINT"] == "http://rerank-gateway.rerank-system/v1/rerank"
 
