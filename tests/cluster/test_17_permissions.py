@@ -71,9 +71,16 @@ def busy(cluster: Cluster, release: Release, namespace_of_module: str) -> Iterat
     }
     listed = {"catalog": "ms-marco-minilm-l6-v2"}
     cluster.kubectl("delete", "pv", "rerank-test-lost", "--ignore-not-found")
+    cluster.kubectl.apply(volume, claim)
+    story = cluster.story(namespace_of_module)
+
+    def bound() -> bool:
+        found = cluster.api.get("persistentvolumeclaims", "lost", namespace_of_module) or {}
+        return bool(found.get("status", {}).get("phase") == "Bound")
+
+    # A pod that the scheduler meets before may wait for minutes to be looked at again.
+    wait_for("the claim is bound", bound, seconds=60, story=story)
     cluster.kubectl.apply(
-        volume,
-        claim,
         model_from("lost", namespace_of_module, source),
         model_from("nowhere", namespace_of_module, listed, scheduling=nowhere),
         model_from("listed", namespace_of_module, listed, replicas=0),
@@ -93,7 +100,6 @@ def busy(cluster: Cluster, release: Release, namespace_of_module: str) -> Iterat
     def gone() -> bool:
         return cluster.api.get("secrets", "shown", namespace_of_module) is None
 
-    story = cluster.story(namespace_of_module)
     wait_for("the catalog's entry reached the model", merged, seconds=60, story=story)
     wait_for("both say what they wait for", told, seconds=120, story=story)
     wait_for("the Secret is gone", gone, seconds=60, story=story)

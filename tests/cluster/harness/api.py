@@ -17,6 +17,7 @@ _ROOTS = {
     "endpointslices": "/apis/discovery.k8s.io/v1",
     "events": "/api/v1",
     "namespaces": "/api/v1",
+    "persistentvolumeclaims": "/api/v1",
     "pods": "/api/v1",
     "secrets": "/api/v1",
     "services": "/api/v1",
