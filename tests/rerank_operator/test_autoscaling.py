@@ -17,9 +17,9 @@ from rerank_operator.autoscaler import Load
 from rerank_operator.autoscaling import Autoscaled, Autoscaling
 from rerank_operator.cluster import Cluster
 from rerank_operator.events import Recorder
-from rerank_operator.gateways import Gateways
 from rerank_operator.health import Metrics
 from rerank_operator.resources import Object, Resource
+from tests.rerank_operator.known_gateways import Known, number_of, served
 
 SCALING: Object = {"minReplicas": 0, "maxReplicas": 4, "scaleDownDelaySeconds": 0, "idleSecondsToZero": 60}
 
@@ -78,15 +78,6 @@ class Objects(Cluster):
         return ModelDeployment.parse(self.model).wanted_replicas
 
 
-class Known(Gateways):
-    """A DNS that says what the test says."""
-
-    known: frozenset[str]
-
-    async def addresses(self) -> frozenset[str]:
-        return self.known
-
-
 @dataclass
 class Stage:
     """Two gateways, which tell `models` each, and the loop."""
@@ -125,8 +116,7 @@ class Stage:
     async def answer(self, request: web.Request) -> web.Response:
         assert request.path == "/load"
         self.asked += 1
-        assert request.transport is not None
-        number = 0 if request.transport.get_extra_info("sockname")[0] == "127.0.0.2" else 1
+        number = number_of(request)
         body = {"process": f"{number:016x}", "models": self.models[number]}
         garbage = self.bodies[number]
         return web.Response(body=orjson.dumps(body) if garbage is None else garbage)
@@ -138,18 +128,9 @@ class Stage:
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     gateways = Known("peers", 0)
-    gateways.known = frozenset({"127.0.0.2", "127.0.0.3"})
     stage = Stage(gateways)
-    app = web.Application()
-    app.router.add_get("/{path:.*}", stage.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    for host in sorted(gateways.known):
-        await web.TCPSite(runner, host, gateways.port).start()
-        gateways.port = runner.addresses[0][1]
-    yield stage
-    await gateways.close()
-    await runner.cleanup()
+    async with served(gateways, stage.answer):
+        yield stage
 
 
 async def test_it_starts_with_what_the_spec_says_and_then_writes_nothing(stage: Stage) -> None:

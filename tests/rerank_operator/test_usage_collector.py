@@ -28,6 +28,7 @@ from rerank_operator.usage_ledger import Ledger
 from tests.rerank_gateway import objects
 from tests.rerank_gateway.fake_engine import FakeEngine
 from tests.rerank_gateway.harness import MASTER, running, slice_of, until
+from tests.rerank_operator.known_gateways import Known
 
 pytestmark = pytest.mark.slow
 
@@ -106,15 +107,6 @@ class FakeGateway:
             await asyncio.sleep(60)
         body = self.usage.page(request.query, self.phase) if self.body is None else self.body
         return web.Response(body=body, status=self.status, headers={"Location": "http://127.0.0.1:1/usage"})
-
-
-class Known(Gateways):
-    """A DNS that says what the test says."""
-
-    known: frozenset[str]
-
-    async def addresses(self) -> frozenset[str]:
-        return self.known
 
 
 @dataclass
