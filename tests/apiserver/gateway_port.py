@@ -4,7 +4,8 @@ import json
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from rerank_gateway.records import KeyRecord, ModelRecord, ObjectId
 from rerank_gateway.usage import Usage
 from tests.apiserver.api import Object, eventually
+from tests.apiserver.operator_process import Operator
 
 CALM: Object = {
     "queuedTokens": 0,
@@ -99,3 +101,17 @@ class GatewayPort:
                 pass
 
         return Handler
+
+
+@contextmanager
+def asked_by(operator: Operator, port: GatewayPort) -> Iterator[None]:
+    """Start the operator anew, with this port as its only gateway; the others' tests start it without."""
+    if operator.process is not None:
+        operator.stop()
+    operator.environment["RERANK_GATEWAY_PEERS"] = port.address
+    operator.start()
+    yield
+    del operator.environment["RERANK_GATEWAY_PEERS"]
+    if operator.process is not None:
+        operator.stop()
+    port.close()

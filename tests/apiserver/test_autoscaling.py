@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from tests.apiserver.api import Api, Object, eventually
-from tests.apiserver.gateway_port import CALM, GatewayPort
+from tests.apiserver.gateway_port import CALM, GatewayPort, asked_by
 from tests.apiserver.kubelet import Fleet, is_ready, node
 from tests.apiserver.models import COMMIT, apply_model, child_path, condition, model_path, settled
 from tests.apiserver.operator_process import AuditLog, Operator
@@ -18,15 +18,8 @@ def port(operator: Operator, namespace: str) -> Iterator[GatewayPort]:
     """A gateway, which the operator asks; the others' tests start it anew without."""
     port = GatewayPort()
     load(port, namespace)
-    if operator.process is not None:
-        operator.stop()
-    operator.environment["RERANK_GATEWAY_PEERS"] = port.address
-    operator.start()
-    yield port
-    del operator.environment["RERANK_GATEWAY_PEERS"]
-    if operator.process is not None:
-        operator.stop()
-    port.close()
+    with asked_by(operator, port):
+        yield port
 
 
 def load(port: GatewayPort, namespace: str, **work: float) -> None:

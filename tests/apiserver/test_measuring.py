@@ -6,7 +6,7 @@ import pytest
 
 from rerank_api.model_deployment import ModelDeployment
 from tests.apiserver.api import Api, eventually
-from tests.apiserver.gateway_port import CALM, GatewayPort
+from tests.apiserver.gateway_port import CALM, GatewayPort, asked_by
 from tests.apiserver.models import apply_model, model_path, settled
 from tests.apiserver.operator_process import AuditLog, Operator
 from tests.apiserver.test_autoscaling import managers
@@ -18,15 +18,8 @@ from tests.apiserver.test_survival import LEASE
 def port(operator: Operator) -> Iterator[GatewayPort]:
     """A gateway, which the operator asks as it starts; the others' tests start it anew without."""
     port = GatewayPort()
-    if operator.process is not None:
-        operator.stop()
-    operator.environment["RERANK_GATEWAY_PEERS"] = port.address
-    operator.start()
-    yield port
-    del operator.environment["RERANK_GATEWAY_PEERS"]
-    if operator.process is not None:
-        operator.stop()
-    port.close()
+    with asked_by(operator, port):
+        yield port
 
 
 def measure(port: GatewayPort, namespace: str, tokens: float, median: float) -> None:
