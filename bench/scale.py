@@ -110,8 +110,9 @@ class World:
         self.tally.skip()
         self.operator.start(ready=False)
         asyncio.run(self._settled(crowd))
+        row = self._row(crowd, begun, before)
         self._check(crowd)
-        return self._row(crowd, begun, before)
+        return row
 
     def keep_up(self, crowd: Crowd) -> Row:
         """Make the crowd while the operator runs, and wait until all of it is settled."""
@@ -123,8 +124,9 @@ class World:
             await asyncio.gather(self.maker.make(crowd), self._settled(crowd))
 
         asyncio.run(both())
+        row = self._row(crowd, begun, before)
         self._check(crowd)
-        return self._row(crowd, begun, before)
+        return row
 
     def restart(self, crowd: Crowd) -> Row:
         """Start the operator anew where all is settled, and wait until it has looked at everything.

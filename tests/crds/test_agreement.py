@@ -153,3 +153,12 @@ def test_everything_that_a_user_writes_is_bounded(kind: Kind) -> None:
         return found
 
     assert unbounded(schema(kind)["properties"]["spec"], "spec") == []
+
+
+@pytest.mark.parametrize("kind", [ModelDeployment, APIKey])
+def test_what_one_manager_writes_as_a_whole_is_owned_as_a_whole(kind: Kind) -> None:
+    """Else the API server keeps, merges and sends each field's owner: a fifth of an object in bytes."""
+    for name, part in schema(kind)["properties"]["status"]["properties"].items():
+        whole = part.get("items", part)
+        if whole["type"] == "object":
+            assert whole.get("x-kubernetes-map-type") == "atomic", name
