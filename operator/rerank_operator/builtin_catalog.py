@@ -7,6 +7,7 @@ in the same release, since both kubectl and helm want to know every kind before 
 import asyncio
 import json
 from collections.abc import Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,8 @@ from rerank_operator.compare import satisfied
 from rerank_operator.resources import Object
 
 _RETRY_SECONDS: Final = 10.0
+# Rights and policies change, and new ones reach each API server a moment after they were applied.
+_FORBIDDEN_SECONDS: Final = 60.0
 
 _log = structlog.get_logger()
 
@@ -75,16 +78,18 @@ async def install(api: Cluster, entries: list[Object]) -> None:
     while True:
         try:
             live = await api.list(resources.CATALOG_MODEL, None)
-            for intent, resource_version in outdated(entries, live):
-                await _apply(api, intent, resource_version)
+            allowed = [await _apply(api, *step) for step in outdated(entries, live)]
         except (ApiError, NotLeaderError) as error:
             _log.warning("the built-in catalog is not complete yet", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS)
-        else:
+            continue
+        if all(allowed):
             return
+        await asyncio.sleep(_FORBIDDEN_SECONDS)
 
 
-async def _apply(api: Cluster, intent: Object, resource_version: str | None) -> None:
+async def _apply(api: Cluster, intent: Object, resource_version: str | None) -> bool:
+    """Whether it was allowed, be it of use or not."""
     what = f"CatalogModel {intent['metadata']['name']}"
     try:
         await api.apply(intent, resource_version=resource_version)
@@ -92,5 +97,6 @@ async def _apply(api: Cluster, intent: Object, resource_version: str | None) -> 
         if not error.refused:
             raise
         _log.error("refused", what=what, error=error.message)  # a fact, no bug; the others go on
-    else:
-        _log.info("applied", what=what)
+        return error.status != HTTPStatus.FORBIDDEN
+    _log.info("applied", what=what)
+    return True

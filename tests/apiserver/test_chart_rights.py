@@ -1,6 +1,7 @@
 """What the chart's roles allow, asked of a real API server, which also knows aggregation and bindings."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def allowed(cluster: Access, user: str, verb: str, resource: str, namespace: str
 
 
 @pytest.fixture(scope="module")
-def installed(control_plane: Access, api: Api) -> Access:
+def installed(control_plane: Access, api: Api) -> Iterator[Access]:
     """The chart's rights for the whole cluster, and two people with built-in roles in one namespace."""
     for namespace in (NAMESPACE, TEAM, OTHER):
         create_namespace(control_plane, namespace)
@@ -74,7 +75,8 @@ def installed(control_plane: Access, api: Api) -> Access:
         lambda: allowed(control_plane, EDITOR, "create", "apikeys.rerank.dev", TEAM),
         seconds=30,
     )
-    return control_plane
+    yield control_plane
+    apply_rights(control_plane, NAMESPACE)  # roles of the whole cluster have one name: other tests need them
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,12 @@ async def test_one_that_is_refused_does_not_keep_the_others(monkeypatch: pytest.
     server = Server({"b": [ApiError(422, "Invalid", "spec.parameters")] * 9})
     await asyncio.wait_for(install(server, wanted("a", "b", "c")), 5)
     assert server.taken == ["a", "c"]
+
+
+async def test_one_that_is_forbidden_is_made_when_the_rights_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(builtin_catalog, "_FORBIDDEN_SECONDS", 0)
+    server = Server({"b": [ApiError(403, "Forbidden", "cannot patch")] * 2})
+    await asyncio.wait_for(install(server, wanted("a", "b", "c")), 5)
+    assert server.taken == ["a", "c", "b"]
