@@ -7,7 +7,7 @@ import pytest
 from rerank_api.model_deployment import ModelDeployment
 from tests.apiserver.api import Api, eventually
 from tests.apiserver.gateway_port import CALM, GatewayPort, asked_by
-from tests.apiserver.models import apply_model, model_path, settled
+from tests.apiserver.models import apply_model, because, model_path, settled
 from tests.apiserver.operator_process import AuditLog, Operator
 from tests.apiserver.test_autoscaling import managers
 from tests.apiserver.test_kubectl import kubectl, table
@@ -51,7 +51,9 @@ def test_what_was_measured_stands_in_the_status_beside_the_rest(
 
     since = audit.size()
     apply_model(api, namespace)
-    before = settled(api, namespace, lambda body: body["status"].get("ready") == "0/1")
+    # The pod is made and looked at by others at their own pace; after that nothing else changes.
+    because(api, namespace, "Scheduled", "NoMatchingNode", "there is no node")
+    before = settled(api, namespace, lambda body: body["status"]["replicas"] == 1)
     assert "measured" not in before["status"]
 
     measure(port, namespace, 1234.5, 0.05)
