@@ -311,7 +311,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "Age of watches",
-            "Seconds since events could last arrive; up to 30 is usual. Over 90: they are refused.",
+            "Seconds since events could last arrive; up to 25 is usual. Over 90: they are refused.",
             (("max by (watch) (rerank_operator_watch_age_seconds)", "{{watch}}"),),
             unit="s",
             width=6,

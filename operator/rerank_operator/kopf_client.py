@@ -1,10 +1,11 @@
 """The HTTP client that kopf gets. It asks for metadata alone, and shows kopf nothing that would end it.
 
 Handlers need names and labels and nothing else, and kopf would parse, copy and keep whole objects by the
-thousand. And kopf ends, as a whole, where one of its watches meets an error other than 410, half a line, or
-a page of something on the way. Each of these becomes what kopf has an answer to: a server that is out of
-order, which it asks again after a while, or a list or watch that expired, for which it lists everything anew.
-It would do the latter at once and for ever, so that comes after a pause.
+thousand. It would wait for the beginning of a watch's answer as long as for its end. And it ends, as a whole,
+where one of its watches meets an error other than 410, half a line, or a page of something on the way. Each
+of these becomes what kopf has an answer to: a server that is out of order, which it asks again after a while,
+or a list or watch that expired, for which it lists everything anew. It would do the latter at once and for
+ever, so that comes after a pause.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ _GONE: Final = 410
 # where Retry-After is a date.
 _UNDERSTOOD: Final = frozenset({200, 401, 403})
 _OUT_OF_ORDER: Final = 503
+# The API server answers a watch before anything happens. kopf has no deadline for that but the watch's own.
+_HEAD_SECONDS: Final = 15.0
 # The API server ends no watch so soon.
 _AT_ONCE_SECONDS: Final = 1.0
 
@@ -39,7 +42,7 @@ class Backoffs:
     """Seconds to wait between attempts to reach the API server: growing, jittered, without end."""
 
     def __iter__(self) -> Iterator[float]:
-        for seconds in chain((1, 2, 3, 5, 8), repeat(13)):
+        for seconds in chain((1, 2, 3, 5), repeat(8)):
             yield seconds * uniform(0.75, 1.25)  # noqa: S311  # spreads retries, guards nothing
 
 
@@ -94,7 +97,8 @@ class _Interpreter:
             return await send(request)
         request.headers["Accept"] = _ACCEPT.format(kind)
         try:
-            response = await send(request)
+            async with asyncio.timeout(_HEAD_SECONDS):
+                response = await send(request)
         except aiohttp.ClientResponseError as error:  # not even HTTP: kopf knows broken connections only
             raise aiohttp.ClientConnectionError(str(error)) from error
         assert isinstance(response, Response)  # noqa: S101  # narrows

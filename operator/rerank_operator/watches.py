@@ -16,11 +16,12 @@ import aiohttp
 
 from rerank_operator.kopf_client import Response
 
-# The API server ends a watch after SERVER_SECONDS. One that it did not end has fallen silent.
-SERVER_SECONDS: Final = 25
-WATCH_SECONDS: Final = 30
-# Three watches in a row that came to nothing.
-DEAD_SECONDS: Final = 3.0 * WATCH_SECONDS
+# The API server ends a watch after SERVER_SECONDS. One that it did not end has fallen silent. What happened
+# meanwhile is heard then, so this is for how long a fault can outlast its end.
+SERVER_SECONDS: Final = 20
+WATCH_SECONDS: Final = 25
+# More than three watches in a row that came to nothing.
+DEAD_SECONDS: Final = 90.0
 
 
 @dataclass(slots=True)

@@ -19,8 +19,9 @@ WORKERS: Final = 8
 # A model that waits for slow pods must not keep others waiting: the deadline of one look.
 LOOK_DEADLINE_SECONDS: Final = 60.0
 CONFLICT_SECONDS: Final = 0.2
-# What is wrong with the API server is over for all at once: then nobody should wait for long.
-AWAY_SECONDS: Final = 15.0
+# What is wrong with the API server is over for all at once: then nobody should wait for long. With a request
+# that was asked just before, and waits for its deadline, it is under half a minute.
+AWAY_SECONDS: Final = 10.0
 
 # Where thousands of a namespace wait, keys go before models: a look at a key is short, and all that its user
 # waits for. A model loads for minutes after its look, and what controllers do for models slows down all that

@@ -1,5 +1,6 @@
 """What kopf gets to see of the answers of an API server, and of what stands between."""
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -54,12 +55,20 @@ class Server:
         return web.Response(status=status, body=body, content_type=kind, headers=headers)
 
 
+class Mute(Server):
+    """Takes requests and says nothing."""
+
+    async def answer(self, _: web.Request) -> web.Response:
+        await asyncio.sleep(3600)
+        raise AssertionError("somebody waited for it")
+
+
 @contextlib.asynccontextmanager
 async def asking(server: Server) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     """The client, and the URL of a collection."""
     app = web.Application()
     app.router.add_get("/pods", server.answer)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     client = kopf_client.session(
@@ -158,6 +167,15 @@ async def test_a_refusal_that_cannot_be_read_is_read_as_text(pauses: Pauses, bod
 async def test_a_watch_that_ends_at_once_is_not_begun_at_once(pauses: Pauses) -> None:
     assert await seen(Server((200, b""), (200, ADDED)), WATCH, WATCH) == [b"", ADDED]
     assert pauses.taken == [1]
+
+
+async def test_a_watch_that_is_not_answered_is_given_up_before_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kopf_client, "_HEAD_SECONDS", 0.05)
+    async with asking(Mute()) as (client, url), asyncio.timeout(30):
+        with pytest.raises(TimeoutError):
+            await client.get(url + WATCH)
 
 
 async def test_what_is_served_is_told_as_it_is(pauses: Pauses) -> None:
