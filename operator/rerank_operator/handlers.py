@@ -12,7 +12,7 @@ from rerank_api import names
 from rerank_operator import resources, watches
 from rerank_operator.catalog import Users
 from rerank_operator.echoes import Version, version_of
-from rerank_operator.kopf_client import Backoffs
+from rerank_operator.kopf_client import REQUEST_SECONDS, Backoffs
 from rerank_operator.listed import Listed
 from rerank_operator.login import Login
 from rerank_operator.queue import KeyedQueue
@@ -89,7 +89,7 @@ def settings() -> kopf.OperatorSettings:
     found.watching.chunk_size = PAGE
     # For so long kopf keeps a task and the last event of each object: as it starts, of all there are.
     found.queueing.idle_timeout = 0.1
-    found.networking.request_timeout = 15
+    found.networking.request_timeout = REQUEST_SECONDS
     found.networking.connect_timeout = 5
     found.networking.error_backoffs = Backoffs()  # read anew for each request
     found.process.ultimate_exiting_timeout = STOP_SECONDS

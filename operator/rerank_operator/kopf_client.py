@@ -30,10 +30,11 @@ _GONE: Final = 410
 # where Retry-After is a date.
 _UNDERSTOOD: Final = frozenset({200, 401, 403})
 _OUT_OF_ORDER: Final = 503
-# The API server answers a watch before anything happens. kopf has no deadline for that but the watch's own.
-_HEAD_SECONDS: Final = 15.0
 # The API server ends no watch so soon.
 _AT_ONCE_SECONDS: Final = 1.0
+
+REQUEST_SECONDS: Final = 15.0
+"""The deadline of a request, and of a watch until its answer begins, which does not wait for events."""
 
 _log = structlog.get_logger()
 
@@ -97,7 +98,7 @@ class _Interpreter:
             return await send(request)
         request.headers["Accept"] = _ACCEPT.format(kind)
         try:
-            async with asyncio.timeout(_HEAD_SECONDS):
+            async with asyncio.timeout(REQUEST_SECONDS):
                 response = await send(request)
         except aiohttp.ClientResponseError as error:  # not even HTTP: kopf knows broken connections only
             raise aiohttp.ClientConnectionError(str(error)) from error

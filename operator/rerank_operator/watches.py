@@ -16,8 +16,8 @@ import aiohttp
 
 from rerank_operator.kopf_client import Response
 
-# The API server ends a watch after SERVER_SECONDS. One that it did not end has fallen silent. What happened
-# meanwhile is heard then, so this is for how long a fault can outlast its end.
+# The API server ends a watch after SERVER_SECONDS. One that it did not end has fallen silent. What
+# happened meanwhile is heard only then: for so long the operator may be deaf after a fault that ends at once.
 SERVER_SECONDS: Final = 20
 WATCH_SECONDS: Final = 25
 # More than three watches in a row that came to nothing.

@@ -172,7 +172,7 @@ async def test_a_watch_that_ends_at_once_is_not_begun_at_once(pauses: Pauses) ->
 async def test_a_watch_that_is_not_answered_is_given_up_before_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kopf_client, "_HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(kopf_client, "REQUEST_SECONDS", 0.05)
     async with asking(Mute()) as (client, url), asyncio.timeout(30):
         with pytest.raises(TimeoutError):
             await client.get(url + WATCH)
